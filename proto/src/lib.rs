@@ -1,0 +1,36 @@
+//! The words on the wire, generated from `proto/*.proto` at build time.
+//!
+//! Nothing here has behaviour. Rules live in `tiphys-shared`, servers and clients in `tiphys-principal`
+//! and `tiphys-agent`. Package names, method paths and field numbers are those of `argocd-agent` and of
+//! the CloudEvents specification: they are a contract with peers that are not ours.
+#![allow(missing_docs, unreachable_pub, clippy::all, clippy::use_self, clippy::or_fun_call)]
+
+/// Authentication and tokens.
+pub mod auth {
+    tonic::include_proto!("authapi");
+}
+
+/// The principal's version.
+pub mod version {
+    tonic::include_proto!("versionapi");
+}
+
+/// The stream of events.
+pub mod event_stream {
+    tonic::include_proto!("eventstreamapi");
+}
+
+/// Container logs.
+pub mod log_stream {
+    tonic::include_proto!("principal.apis.logstreamapi");
+}
+
+/// Terminal sessions.
+pub mod terminal_stream {
+    tonic::include_proto!("terminalstreamapi");
+}
+
+/// CloudEvents in their protobuf format.
+pub mod cloudevents {
+    tonic::include_proto!("io.cloudevents.v1");
+}

@@ -1,0 +1,3 @@
+//! What things are called. No I/O, no clock.
+
+pub mod agent;

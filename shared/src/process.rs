@@ -1,0 +1,3 @@
+//! Running at all: options, logs, metrics, readiness, shutdown.
+
+pub mod options;

@@ -1,0 +1,1 @@
+//! Options from defaults, a file, the environment and flags.

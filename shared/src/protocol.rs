@@ -1,0 +1,1 @@
+//! What must happen: pure state machines, with `now` as an argument and no I/O.

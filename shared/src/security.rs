@@ -1,0 +1,1 @@
+//! Who is who: certificates, keys, tokens and names.

@@ -1,0 +1,3 @@
+//! How events travel.
+
+pub mod transport;

@@ -1,0 +1,1 @@
+//! Dial and listen: TLS or plaintext below gRPC.
