@@ -1,1 +1,8 @@
 //! Who is who: certificates, keys, tokens and names.
+
+pub mod passwords;
+pub mod pki;
+pub mod secret;
+pub mod subject;
+pub mod tls;
+pub mod token;
