@@ -1,0 +1,561 @@
+//! What the agent can be told: upstream's flags, environment variables and defaults.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+use tiphys_shared::model::agent::Mode;
+use tiphys_shared::process::options::{
+    self, ConfigFile, HostPort, KeyPair, KubeAccess, Limits, Listen, LogFormat, LogLevels, Logging,
+    NamePattern, Problem, Problems, Secret, TlsVersion,
+};
+
+mod compatibility;
+
+use compatibility::Compatibility;
+
+/// The agent's options as they are given.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(flatten)]
+    connection: ConnectionOptions,
+    #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
+    applications: ApplicationOptions,
+    #[command(flatten)]
+    kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    process: ProcessOptions,
+    #[command(flatten)]
+    compatibility: Compatibility,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connection to the principal")]
+struct ConnectionOptions {
+    /// Host name or address of the principal
+    #[arg(long, env = "ARGOCD_AGENT_REMOTE_SERVER", value_name = "HOST")]
+    server_address: Option<String>,
+    /// Port of the principal
+    #[arg(long, env = "ARGOCD_AGENT_REMOTE_PORT", value_name = "PORT", default_value_t = 443)]
+    server_port: u16,
+    /// How this agent proves who it is
+    ///
+    /// mtls:any uses the client certificate; userpass:FILE reads a user:password line; header leaves it to a service
+    /// mesh that adds the header.
+    #[arg(long, env = "ARGOCD_AGENT_CREDS", value_name = "METHOD:CONFIG")]
+    creds: Option<String>,
+    /// Who owns the applications: managed (the control plane) or autonomous (this cluster)
+    #[arg(long, env = "ARGOCD_AGENT_MODE", value_name = "MODE", default_value = "autonomous")]
+    agent_mode: String,
+    /// Send keepalive pings this often; 0 sends none
+    #[arg(long, env = "ARGOCD_AGENT_KEEP_ALIVE_PING_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "0s", value_parser = options::duration)]
+    keep_alive_ping_interval: Duration,
+    /// Send heartbeat events on the stream this often, for meshes that cut silent streams; 0 sends none
+    #[arg(long, env = "ARGOCD_AGENT_HEARTBEAT_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "0s", value_parser = options::duration)]
+    heartbeat_interval: Duration,
+    /// Compress what is sent with gzip
+    #[arg(long, env = "ARGOCD_AGENT_ENABLE_COMPRESSION", action = ArgAction::Set, default_value = "false")]
+    enable_compression: bool,
+    /// Largest gRPC message that is sent or taken, in bytes
+    #[arg(
+        long,
+        env = "ARGOCD_AGENT_GRPC_MAX_MESSAGE_SIZE",
+        value_name = "BYTES",
+        default_value_t = 209_715_200
+    )]
+    grpc_max_message_size: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsOptions {
+    /// Secret with the certificate of the CA that signed the principal
+    #[arg(long, env = "ARGOCD_AGENT_TLS_ROOT_CA_SECRET_NAME", value_name = "NAME")]
+    #[arg(default_value = "argocd-agent-ca")]
+    root_ca_secret_name: String,
+    /// File with the certificate of the CA that signed the principal, instead of the Secret
+    #[arg(long, env = "ARGOCD_AGENT_TLS_ROOT_CA_PATH", value_name = "FILE")]
+    root_ca_path: Option<PathBuf>,
+    /// Secret with this agent's certificate and key
+    #[arg(long, env = "ARGOCD_AGENT_TLS_SECRET_NAME", value_name = "NAME")]
+    #[arg(default_value = "argocd-agent-client-tls")]
+    tls_secret_name: String,
+    /// File with this agent's certificate in PEM, instead of the Secret
+    #[arg(long, env = "ARGOCD_AGENT_TLS_CLIENT_CERT_PATH", value_name = "FILE")]
+    tls_client_cert: Option<PathBuf>,
+    /// File with this agent's private key in PEM, instead of the Secret
+    #[arg(long, env = "ARGOCD_AGENT_TLS_CLIENT_KEY_PATH", value_name = "FILE")]
+    tls_client_key: Option<PathBuf>,
+    /// INSECURE: take whatever certificate the principal shows
+    #[arg(long, env = "ARGOCD_AGENT_TLS_INSECURE", action = ArgAction::Set, default_value = "false")]
+    insecure_tls: bool,
+    /// INSECURE: connect without TLS, for use behind a service mesh that brings its own
+    #[arg(long, env = "ARGOCD_AGENT_INSECURE_PLAINTEXT", action = ArgAction::Set, default_value = "false")]
+    insecure_plaintext: bool,
+    /// Oldest TLS version to accept: tls1.2 or tls1.3; by default tls1.2
+    #[arg(long, env = "ARGOCD_AGENT_TLS_MIN_VERSION", value_name = "VERSION")]
+    tls_min_version: Option<String>,
+    /// Newest TLS version to accept: tls1.2 or tls1.3
+    #[arg(long, env = "ARGOCD_AGENT_TLS_MAX_VERSION", value_name = "VERSION")]
+    tls_max_version: Option<String>,
+    /// Cipher suites to accept, separated by commas; "list" shows them and exits
+    #[arg(long, env = "ARGOCD_AGENT_TLS_CIPHERSUITES", value_name = "LIST", value_delimiter = ',')]
+    tls_ciphersuites: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Applications")]
+struct ApplicationOptions {
+    /// Namespaces to manage applications in besides the agent's own: names, globs or /regular expressions/
+    #[arg(long, env = "ARGOCD_AGENT_ALLOWED_NAMESPACES", value_name = "LIST", value_delimiter = ',')]
+    allowed_namespaces: Vec<String>,
+    /// Keep each application in the namespace that it has at the control plane
+    #[arg(long, env = "ARGOCD_AGENT_DESTINATION_BASED_MAPPING", action = ArgAction::Set, default_value = "false")]
+    destination_based_mapping: bool,
+    /// Create the namespace of an application that comes, with --destination-based-mapping
+    #[arg(long, env = "ARGOCD_AGENT_CREATE_NAMESPACE", action = ArgAction::Set, default_value = "false")]
+    create_namespace: bool,
+    /// When a resource here stems from another source of the same name: recreate it or update it in place
+    #[arg(long, env = "ARGOCD_AGENT_SOURCE_UID_MISMATCH_POLICY", value_name = "POLICY")]
+    #[arg(default_value = "recreate", ignore_case = true)]
+    source_uid_mismatch_policy: MismatchPolicy,
+    /// What to do with the status of an application that comes back after somebody deleted it here
+    #[arg(long, env = "ARGOCD_AGENT_ON_APPLICATION_RECREATE", value_name = "ACTION")]
+    #[arg(default_value = "ignore", ignore_case = true)]
+    on_application_recreate: RecreateAction,
+    /// Take over resources of the same name that were here before: always or never
+    #[arg(long, env = "ARGOCD_AGENT_ADOPTION_POLICY", value_name = "POLICY")]
+    #[arg(default_value = "always", ignore_case = true)]
+    adoption_policy: AdoptionPolicy,
+    /// Watch only resources that match this label selector
+    #[arg(long, env = "ARGOCD_AGENT_LABEL_SELECTOR", value_name = "SELECTOR")]
+    label_selector: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kubernetes")]
+struct KubernetesOptions {
+    /// Namespace of Argo CD in this cluster
+    #[arg(long, short, env = "ARGOCD_AGENT_NAMESPACE", value_name = "NAME", default_value = "argocd")]
+    namespace: String,
+    /// Kubeconfig file of this cluster; by default $KUBECONFIG, ~/.kube/config, or the cluster around
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig, instead of its current one
+    #[arg(long, value_name = "NAME")]
+    kubecontext: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging, metrics, health")]
+struct ProcessOptions {
+    /// Level, or component=level, separated by commas
+    #[arg(
+        long,
+        env = "ARGOCD_AGENT_LOG_LEVEL",
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "info"
+    )]
+    log_level: Vec<String>,
+    /// Form of a log line
+    #[arg(
+        long,
+        env = "ARGOCD_AGENT_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        ignore_case = true
+    )]
+    log_format: LogFormat,
+    /// Port of the Prometheus metrics; 0 turns them off
+    #[arg(long, env = "ARGOCD_AGENT_METRICS_PORT", value_name = "PORT", default_value_t = 8181)]
+    metrics_port: u16,
+    /// Port of the health checks; 0 turns them off
+    #[arg(long, env = "ARGOCD_AGENT_HEALTH_CHECK_PORT", value_name = "PORT", default_value_t = 8001)]
+    healthz_port: u16,
+}
+
+/// What to do when a resource here stems from another source of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MismatchPolicy {
+    /// Delete it and create it anew.
+    Recreate,
+    /// Update it in place.
+    Upsert,
+}
+
+/// What to do with the status of an application that comes back after an unauthorised deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RecreateAction {
+    /// Nothing.
+    Ignore,
+    /// Clear it, so that Argo CD looks again.
+    ClearStatus,
+    /// Ask for a sync.
+    Resync,
+}
+
+/// Whether resources that were here before may be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AdoptionPolicy {
+    /// Yes.
+    Always,
+    /// No.
+    Never,
+}
+
+/// The agent's options, checked: nothing in here can still be a typing error.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The principal.
+    pub server: HostPort,
+    /// How the connection is protected.
+    pub transport: Transport,
+    /// How this agent proves who it is.
+    pub credentials: Credentials,
+    /// Who owns the applications.
+    pub mode: Mode,
+    /// Time between keepalive pings, if any are sent.
+    pub keepalive_interval: Option<Duration>,
+    /// Time between heartbeat events, if any are sent.
+    pub heartbeat_interval: Option<Duration>,
+    /// Is what is sent compressed?
+    pub compression: bool,
+    /// Largest gRPC message, in bytes.
+    pub max_message_size: usize,
+    /// Where the metrics are served, if at all.
+    pub metrics: Option<Listen>,
+    /// Where the health checks are served, if at all.
+    pub health: Option<Listen>,
+    /// The API server of this cluster.
+    pub kubernetes: KubeAccess,
+    /// Namespace of Argo CD in this cluster.
+    pub namespace: String,
+    /// Namespaces besides [`Self::namespace`] in which applications are managed.
+    pub allowed_namespaces: Vec<NamePattern>,
+    /// Do applications keep the namespace that they have at the control plane?
+    pub destination_based_mapping: bool,
+    /// Are missing namespaces created?
+    pub create_namespace: bool,
+    /// What happens when the source is another one.
+    pub mismatch_policy: MismatchPolicy,
+    /// What happens to the status of what comes back.
+    pub recreate_action: RecreateAction,
+    /// May resources that were here before be taken over?
+    pub adoption_policy: AdoptionPolicy,
+    /// Watch only what matches.
+    pub label_selector: Option<String>,
+    /// What to log and how.
+    pub logging: Logging,
+    /// Lines for the log about options that are accepted without effect, deprecated or insecure.
+    pub notices: Vec<String>,
+}
+
+/// How the connection to the principal is protected.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// Not at all; a service mesh does it.
+    Plaintext,
+    /// By TLS.
+    Tls {
+        /// What the principal's certificate is checked against.
+        roots: Roots,
+        /// This agent's own certificate.
+        identity: KeyPair,
+        /// Versions and cipher suites.
+        limits: Limits,
+    },
+}
+
+/// What the principal's certificate is checked against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// Nothing: any certificate will do.
+    Unverified,
+    /// A PEM file.
+    File(PathBuf),
+    /// A Secret, under `ca.crt` or `tls.crt`.
+    Secret(String),
+}
+
+/// How this agent proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credentials {
+    /// By its client certificate.
+    Mtls,
+    /// By user and password, read from this file at every login with [`read_user_pass`].
+    UserPass(PathBuf),
+    /// By a header that a service mesh adds.
+    Header,
+}
+
+impl Options {
+    /// Were the cipher suites asked for, instead of an agent?
+    pub fn lists_cipher_suites(&self) -> bool {
+        self.tls.tls_ciphersuites == ["list"]
+    }
+
+    /// Checks everything that can be checked without talking to anybody.
+    ///
+    /// # Errors
+    /// Every mistake, each with its remedy.
+    pub fn validate(self) -> Result<Settings, Problems> {
+        let mut problems = Problems(self.compatibility.problems.clone());
+        let mut notices = self.compatibility.notices.clone();
+
+        let logging = problems.absorb(self.process.check(&mut notices));
+        let connection = problems.absorb(self.connection.check());
+        let credentials = problems.keep(self.connection.credentials());
+        let transport = problems.absorb(self.tls.check(&mut notices));
+        if credentials == Some(Credentials::Mtls) && self.tls.insecure_plaintext {
+            problems.add(
+                "--creds mtls needs the client certificate that --insecure-plaintext leaves out",
+                "leave out --insecure-plaintext, or use --creds header behind a service mesh",
+            );
+        }
+        let allowed_namespaces = problems.absorb(self.applications.check());
+        let access = problems.keep(self.kubernetes.check());
+
+        let (
+            Some(logging),
+            Some((server, mode)),
+            Some(credentials),
+            Some(transport),
+            Some(allowed_namespaces),
+            Some(access),
+            true,
+        ) = (logging, connection, credentials, transport, allowed_namespaces, access, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        let port = |port: u16| (port != 0).then(|| Listen::everywhere(port));
+        let interval = |interval: Duration| (!interval.is_zero()).then_some(interval);
+        Ok(Settings {
+            server,
+            transport,
+            credentials,
+            mode,
+            keepalive_interval: interval(self.connection.keep_alive_ping_interval),
+            heartbeat_interval: interval(self.connection.heartbeat_interval),
+            compression: self.connection.enable_compression,
+            max_message_size: self.connection.grpc_max_message_size as usize,
+            metrics: port(self.process.metrics_port),
+            health: port(self.process.healthz_port),
+            kubernetes: access,
+            namespace: self.kubernetes.namespace,
+            allowed_namespaces,
+            destination_based_mapping: self.applications.destination_based_mapping,
+            create_namespace: self.applications.create_namespace,
+            mismatch_policy: self.applications.source_uid_mismatch_policy,
+            recreate_action: self.applications.on_application_recreate,
+            adoption_policy: self.applications.adoption_policy,
+            label_selector: filled(self.applications.label_selector),
+            logging,
+            notices,
+        })
+    }
+}
+
+impl ConnectionOptions {
+    fn check(&self) -> Result<(HostPort, Mode), Problems> {
+        let mut problems = Problems::default();
+        let server = match filled(self.server_address.clone()) {
+            Some(host) => {
+                HostPort::new(&host, self.server_port).map_err(|invalid| ("--server-address", invalid).into())
+            }
+            None => Err(Problem::new(
+                "--server-address is missing: the principal to connect to",
+                "give its host name, such as --server-address principal.example.com",
+            )),
+        };
+        let server = problems.keep(server);
+        let mode = problems.keep(match self.agent_mode.parse() {
+            Ok(Mode::Managed) => Ok(Mode::Managed),
+            Ok(Mode::Autonomous) => Err(Problem::new(
+                "--agent-mode autonomous (the default) is not supported by this version",
+                "set --agent-mode managed",
+            )),
+            Err(_) => Err(Problem::new(
+                format!("--agent-mode: there is no mode {:?}", self.agent_mode),
+                "set --agent-mode managed",
+            )),
+        });
+        if self.grpc_max_message_size < 4096 {
+            problems.add(
+                format!(
+                    "--grpc-max-message-size {} is too small for any resource",
+                    self.grpc_max_message_size
+                ),
+                "give at least 4096; the default is 209715200",
+            );
+        }
+        match (server, mode) {
+            (Some(server), Some(mode)) if problems.is_empty() => Ok((server, mode)),
+            _ => Err(problems),
+        }
+    }
+
+    fn credentials(&self) -> Result<Credentials, Problem> {
+        const REMEDY: &str = "write --creds mtls:any, --creds userpass:FILE or --creds header:any";
+        let Some(text) = self.creds.as_deref().filter(|text| !text.is_empty()) else {
+            return Err(Problem::new("--creds is missing: how this agent proves who it is", REMEDY));
+        };
+        let (method, config) = text.split_once(':').unwrap_or((text, ""));
+        match method {
+            "mtls" => Ok(Credentials::Mtls),
+            "header" => Ok(Credentials::Header),
+            "userpass" if config.is_empty() => {
+                Err(Problem::new("--creds userpass: lacks the file of the credentials", REMEDY))
+            }
+            "userpass" => {
+                let file = PathBuf::from(config);
+                read_user_pass(&file).map(|_| Credentials::UserPass(file))
+            }
+            other => Err(Problem::new(format!("--creds: there is no method {other:?}"), REMEDY)),
+        }
+    }
+}
+
+/// Reads the user and the password from a file whose first line is `user:password`.
+///
+/// # Errors
+/// The file cannot be read or its first line is not of this form; the line is never shown.
+pub fn read_user_pass(path: &Path) -> Result<(String, Secret), Problem> {
+    let text = options::read_text("--creds userpass", path)?;
+    match text.lines().next().and_then(|line| line.split_once(':')) {
+        Some((user, password)) if !user.is_empty() && !password.is_empty() => {
+            Ok((user.to_owned(), Secret::new(password)))
+        }
+        _ => Err(Problem::new(
+            format!("--creds userpass: the first line of {} is not user:password", path.display()),
+            "write the agent's name, a colon and its password into the first line",
+        )),
+    }
+}
+
+impl TlsOptions {
+    fn check(&self, notices: &mut Vec<String>) -> Result<Transport, Problems> {
+        let mut problems = Problems::default();
+        let limits = problems.absorb(
+            Limits::new(
+                filled(self.tls_min_version.clone()).as_deref(),
+                filled(self.tls_max_version.clone()).as_deref(),
+                &self.tls_ciphersuites,
+                TlsVersion::Tls12,
+            )
+            .map_err(Problems),
+        );
+        let identity = problems.absorb(self.identity());
+        let roots = problems.keep(match (&self.root_ca_path, self.insecure_tls) {
+            (Some(_), true) => Err(Problem::new(
+                "--insecure-tls is set together with --root-ca-path",
+                "choose one: leave out --insecure-tls to verify the principal",
+            )),
+            (Some(path), false) => {
+                options::check_certificates("--root-ca-path", path).map(|()| Roots::File(path.clone()))
+            }
+            (None, true) => Ok(Roots::Unverified),
+            (None, false) => Ok(Roots::Secret(self.root_ca_secret_name.clone())),
+        });
+        let files = [&self.tls_client_cert, &self.tls_client_key, &self.root_ca_path];
+        if self.insecure_plaintext && (self.insecure_tls || files.iter().any(|file| file.is_some())) {
+            problems.add(
+                "--insecure-plaintext is set together with options for TLS",
+                "choose one: leave out --insecure-plaintext to use TLS, or leave out the others",
+            );
+        }
+        let (Some(limits), Some(identity), Some(roots), true) =
+            (limits, identity, roots, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        if self.insecure_plaintext {
+            notices.push("INSECURE: connecting without TLS; a service mesh has to bring it".to_owned());
+            return Ok(Transport::Plaintext);
+        }
+        if roots == Roots::Unverified {
+            notices.push("INSECURE: not verifying the principal's certificate".to_owned());
+        }
+        Ok(Transport::Tls { roots, identity, limits })
+    }
+
+    fn identity(&self) -> Result<KeyPair, Problems> {
+        let half = |given: &str, missing: &str| {
+            Problem::new(
+                format!("{given} is set, but {missing} is not"),
+                format!("set both, or neither to use the Secret {}", self.tls_secret_name),
+            )
+        };
+        match (&self.tls_client_cert, &self.tls_client_key) {
+            (Some(certificate), Some(key)) => {
+                options::check_key_pair(("--tls-client-cert", certificate), ("--tls-client-key", key))
+                    .map(|()| KeyPair::Files { certificate: certificate.clone(), key: key.clone() })
+                    .map_err(Problems)
+            }
+            (None, None) => Ok(KeyPair::Secret(self.tls_secret_name.clone())),
+            (Some(_), None) => Err(half("--tls-client-cert", "--tls-client-key").into()),
+            (None, Some(_)) => Err(half("--tls-client-key", "--tls-client-cert").into()),
+        }
+    }
+}
+
+impl ApplicationOptions {
+    fn check(&self) -> Result<Vec<NamePattern>, Problems> {
+        let mut problems = Problems::default();
+        let mut allowed = Vec::new();
+        for text in &self.allowed_namespaces {
+            let pattern = NamePattern::new(text).map_err(|invalid| ("--allowed-namespaces", invalid).into());
+            allowed.extend(problems.keep(pattern));
+        }
+        if let Some(selector) = self.label_selector.as_deref().filter(|selector| !selector.is_empty()) {
+            let checked = options::check_label_selector(selector);
+            problems.keep(checked.map_err(|invalid| ("--label-selector", invalid).into()));
+        }
+        if problems.is_empty() { Ok(allowed) } else { Err(problems) }
+    }
+}
+
+impl KubernetesOptions {
+    fn check(&self) -> Result<KubeAccess, Problem> {
+        options::namespace_name("--namespace", &self.namespace)?;
+        let access =
+            KubeAccess { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
+        access.check().map(|_| access)
+    }
+}
+
+impl ProcessOptions {
+    fn check(&self, notices: &mut Vec<String>) -> Result<Logging, Problems> {
+        let mut problems = Problems::default();
+        if self.metrics_port == self.healthz_port && self.metrics_port != 0 {
+            problems.add(
+                format!("--metrics-port and --healthz-port are both {}", self.metrics_port),
+                "give each its own port",
+            );
+        }
+        let levels =
+            problems.absorb(LogLevels::new(self.log_level.iter().map(String::as_str)).map_err(|invalid| {
+                Problems(invalid.into_iter().map(|invalid| ("--log-level", invalid).into()).collect())
+            }));
+        match levels {
+            Some(levels) if problems.is_empty() => {
+                notices.extend(levels.notices());
+                Ok(Logging { format: self.log_format, levels })
+            }
+            _ => Err(problems),
+        }
+    }
+}
+
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+//! Upstream's options for what this version does not do yet, or never needs.
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use tiphys_shared::process::options::{Accepted, Effect, Kind, Problem, accept, review};
+
+/// What the options without effect lead to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Compatibility {
+    pub(super) problems: Vec<Problem>,
+    pub(super) notices: Vec<String>,
+}
+
+impl FromArgMatches for Compatibility {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let (problems, notices) = review(matches, TABLE);
+        Ok(Self { problems, notices })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Compatibility {
+    fn augment_args(command: Command) -> Command {
+        accept(command, TABLE)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        accept(command, TABLE)
+    }
+}
+
+const fn row(
+    name: &'static str,
+    variable: &'static str,
+    default: &'static str,
+    kind: Kind,
+    about: &'static str,
+    effect: Effect,
+) -> Accepted {
+    Accepted { name, variable, default, kind, about, effect }
+}
+
+use Effect::{Ignored, Noticed, Refused};
+
+#[rustfmt::skip]
+const TABLE: &[Accepted] = &[
+    row("full-detail", "ARGOCD_AGENT_FULL_DETAIL", "", Kind::List,
+        "Log whole objects for these categories",
+        Noticed("--full-detail has no effect in this version; --log-level trace shows most")),
+    row("pprof-port", "ARGOCD_AGENT_PPROF_PORT", "0", Kind::Port,
+        "Port of Go's profiler",
+        Refused("leave out --pprof-port: there is no Go runtime to profile")),
+    row("otlp-address", "ARGOCD_AGENT_OTLP_ADDRESS", "", Kind::Text,
+        "Collector of OpenTelemetry traces",
+        Refused("leave out --otlp-address: traces cannot be sent yet")),
+    row("otlp-insecure", "ARGOCD_AGENT_OTLP_INSECURE", "false", Kind::Switch,
+        "Send traces without TLS", Ignored),
+    row("enable-websocket", "ARGOCD_AGENT_ENABLE_WEBSOCKET", "false", Kind::Switch,
+        "Use gRPC over WebSocket",
+        Refused("leave out --enable-websocket here and at the principal: the stream needs HTTP/2")),
+    row("enable-resource-proxy", "ARGOCD_AGENT_ENABLE_RESOURCE_PROXY", "true", Kind::Switch,
+        "Serve this cluster's API to the principal",
+        Noticed("the resource proxy is not served by this version: live resources, logs and terminals of this \
+                 cluster do not show in Argo CD")),
+    row("redis-addr", "REDIS_ADDR", "argocd-redis:6379", Kind::Text,
+        "Address of this cluster's Redis", Ignored),
+    row("redis-username", "REDIS_USERNAME", "", Kind::Text, "User of Redis", Ignored),
+    row("redis-password", "REDIS_PASSWORD", "", Kind::Secret, "Password of Redis", Ignored),
+    row("redis-creds-dir-path", "REDIS_CREDS_DIR_PATH", "", Kind::Text,
+        "Folder with the files auth and auth_username for Redis", Ignored),
+    row("redis-tls-enabled", "ARGOCD_AGENT_REDIS_TLS_ENABLED", "false", Kind::Switch,
+        "Use TLS towards Redis", Ignored),
+    row("redis-tls-ca-path", "ARGOCD_AGENT_REDIS_TLS_CA_PATH", "", Kind::Text,
+        "File with the CA of Redis", Ignored),
+    row("redis-tls-ca-secret-name", "ARGOCD_AGENT_REDIS_TLS_CA_SECRET_NAME", "argocd-redis-tls", Kind::Text,
+        "Secret with the CA of Redis", Ignored),
+    row("redis-tls-insecure", "ARGOCD_AGENT_REDIS_TLS_INSECURE", "false", Kind::Switch,
+        "Do not verify the certificate of Redis", Ignored),
+    row("cache-refresh-interval", "ARGOCD_AGENT_CACHE_REFRESH_INTERVAL", "10s", Kind::Duration,
+        "Report the cluster's cache to the principal this often", Ignored),
+    row("informer-sync-timeout", "ARGOCD_AGENT_INFORMER_SYNC_TIMEOUT", "10s", Kind::Duration,
+        "Give up at start when lists take longer; Tiphys waits for them", Ignored),
+    row("buffer-informer-event-interval", "ARGOCD_AGENT_BUFFER_INFORMER_EVENT_INTERVAL", "0s", Kind::Duration,
+        "Hold updates back this long; Tiphys merges them while they wait to be sent", Ignored),
+    row("ignore-unmanaged-apps", "ARGOCD_AGENT_IGNORE_UNMANAGED_APPS", "false", Kind::Switch,
+        "Do not log applications without a source; Tiphys never does", Ignored),
+];

@@ -1,0 +1,138 @@
+//! What the agent's options accept, and what they answer to mistakes.
+
+use std::path::Path;
+
+use clap::Command;
+use tiphys_shared::process::options::{lenient, load, prepare};
+
+use super::*;
+
+const KUBECONFIG: &str = "
+current-context: here
+clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]
+users: [{name: u, user: {}}]
+contexts: [{name: here, context: {cluster: c, user: u}}]
+";
+
+fn parse(folder: &Path, line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Problems> {
+    let kubeconfig = folder.join("kubeconfig");
+    std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
+    let command = prepare(Options::augment_args(Command::new("agent")));
+    let access = format!("--kubeconfig={}", kubeconfig.display());
+    let line = ["agent", &access].into_iter().chain(line.iter().copied());
+    let given = lenient(command.clone()).try_get_matches_from(line).unwrap();
+    let lookup =
+        |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    load(&command, &given, &lookup, Options::validate).map(|loaded| loaded.value)
+}
+
+fn settings(line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Problems> {
+    parse(tempfile::tempdir().unwrap().path(), line, environment)
+}
+
+const GOOD: [&str; 3] = ["--server-address=principal", "--agent-mode=managed", "--creds=mtls:any"];
+
+fn whats(result: Result<Settings, Problems>) -> Vec<String> {
+    result.unwrap_err().0.into_iter().map(|problem| problem.what).collect()
+}
+
+#[test]
+fn the_defaults_are_those_of_upstream() {
+    let settings = settings(&GOOD, &[]).unwrap();
+    assert_eq!(settings.server.to_string(), "principal:443");
+    assert_eq!(settings.namespace, "argocd");
+    assert_eq!(settings.metrics, Some(Listen::everywhere(8181)));
+    assert_eq!(settings.health, Some(Listen::everywhere(8001)));
+    assert_eq!((settings.keepalive_interval, settings.heartbeat_interval), (None, None));
+    assert_eq!(settings.mismatch_policy, MismatchPolicy::Recreate);
+    assert_eq!(settings.recreate_action, RecreateAction::Ignore);
+    assert_eq!(settings.adoption_policy, AdoptionPolicy::Always);
+    let Transport::Tls { roots, identity, limits } = settings.transport else { panic!("not TLS") };
+    assert_eq!(roots, Roots::Secret("argocd-agent-ca".to_owned()));
+    assert_eq!(identity, KeyPair::Secret("argocd-agent-client-tls".to_owned()));
+    assert_eq!((limits.minimum, limits.maximum), (TlsVersion::Tls12, TlsVersion::Tls13));
+}
+
+#[test]
+fn the_values_of_upstreams_config_map_start_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("userpass.creds");
+    std::fs::write(&file, "agent-1:secret\n").unwrap();
+    let credentials = format!("userpass:{}", file.display());
+    let environment = [
+        ("ARGOCD_AGENT_MODE", "managed"),
+        ("ARGOCD_AGENT_CREDS", credentials.as_str()),
+        ("ARGOCD_AGENT_REMOTE_SERVER", "argocd-agent-principal.example.com"),
+        ("ARGOCD_AGENT_REMOTE_PORT", "443"),
+        ("ARGOCD_AGENT_TLS_INSECURE", "false"),
+        ("ARGOCD_AGENT_TLS_MIN_VERSION", ""),
+        ("ARGOCD_AGENT_KEEP_ALIVE_PING_INTERVAL", "0"),
+        ("ARGOCD_AGENT_ALLOWED_NAMESPACES", ""),
+        ("ARGOCD_AGENT_REDIS_TLS_CA_PATH", "/app/config/redis-tls/ca.crt"),
+        ("ARGOCD_AGENT_INFORMER_SYNC_TIMEOUT", "10s"),
+    ];
+    let settings = parse(folder.path(), &[], &environment).unwrap();
+    assert_eq!(settings.credentials, Credentials::UserPass(file.clone()));
+    let (user, password) = read_user_pass(&file).unwrap();
+    assert_eq!((user.as_str(), password.reveal()), ("agent-1", "secret"));
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let found = whats(settings(
+        &[
+            "--server-port=0x1",
+            "--creds=oidc:x",
+            "--tls-client-key=/no/key",
+            "--insecure-tls",
+            "--root-ca-path=/no/ca",
+            "--tls-max-version=tls1.1",
+            "--allowed-namespaces=team-[",
+            "--label-selector=,",
+            "--adoption-policy=maybe",
+            "--namespace=Argo",
+            "--enable-websocket",
+            "--metrics-port=8001",
+        ],
+        &[],
+    ));
+    let expected = [
+        "--server-port: \"0x1\" is not valid: invalid digit found in string",
+        "--adoption-policy: \"maybe\" is not one of its values",
+        "--enable-websocket asks for something that this version does not have",
+        "--metrics-port and --healthz-port are both 8001",
+        "--server-address is missing: the principal to connect to",
+        "--agent-mode autonomous (the default) is not supported by this version",
+        "--creds: there is no method \"oidc\"",
+        "--tls-max-version: TLS version \"tls1.1\" is not supported",
+        "--tls-client-key is set, but --tls-client-cert is not",
+        "--insecure-tls is set together with --root-ca-path",
+        "--allowed-namespaces: \"team-[\" is not a glob",
+        "--label-selector: \",\" is not a label selector: a requirement is empty",
+        "--namespace: \"Argo\" is not the name of a namespace",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn contradictions_between_credentials_and_transport_are_refused() {
+    let found = whats(settings(&[&GOOD[..], &["--insecure-plaintext"]].concat(), &[]));
+    assert_eq!(found, ["--creds mtls needs the client certificate that --insecure-plaintext leaves out"]);
+    let line = [GOOD[0], GOOD[1], "--creds=header:any", "--insecure-plaintext"];
+    assert!(matches!(settings(&line, &[]).unwrap().transport, Transport::Plaintext));
+}
+
+#[test]
+fn a_file_of_credentials_in_the_wrong_form_is_named_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("creds");
+    std::fs::write(&file, "hunter2").unwrap();
+    let problem = read_user_pass(&file).unwrap_err();
+    assert!(problem.what.ends_with("creds is not user:password"), "{problem}");
+    assert!(!problem.to_string().contains("hunter2"));
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    prepare(Options::augment_args(Command::new("agent"))).debug_assert();
+}

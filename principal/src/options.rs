@@ -1,0 +1,520 @@
+//! What the principal can be told: upstream's flags, environment variables and defaults.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+use tiphys_shared::process::options::{
+    self, ConfigFile, KeyPair, KubeAccess, Limits, Listen, LogFormat, LogLevels, Logging, NamePattern,
+    Problem, Problems, TlsVersion,
+};
+
+mod authentication;
+mod compatibility;
+
+pub use authentication::{Authentication, IdentitySource, check_users};
+use compatibility::Compatibility;
+
+/// The principal's options as they are given.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    #[command(flatten)]
+    config: ConfigFile,
+    #[command(flatten)]
+    server: ServerOptions,
+    #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
+    authentication: AuthenticationOptions,
+    #[command(flatten)]
+    kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    logging: LoggingOptions,
+    #[command(flatten)]
+    compatibility: Compatibility,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Server")]
+struct ServerOptions {
+    /// Host name or address of the interface that agents reach; empty means all interfaces
+    #[arg(long, env = "ARGOCD_PRINCIPAL_LISTEN_HOST", value_name = "HOST")]
+    listen_host: Option<String>,
+    /// Port that agents reach; 0 lets the kernel choose
+    #[arg(long, env = "ARGOCD_PRINCIPAL_LISTEN_PORT", value_name = "PORT", default_value_t = 8443)]
+    listen_port: u16,
+    /// Port of the Prometheus metrics; 0 turns them off
+    #[arg(long, env = "ARGOCD_PRINCIPAL_METRICS_PORT", value_name = "PORT", default_value_t = 8000)]
+    metrics_port: u16,
+    /// Port of the health checks; 0 turns them off
+    #[arg(long, env = "ARGOCD_PRINCIPAL_HEALTH_CHECK_PORT", value_name = "PORT", default_value_t = 8003)]
+    healthz_port: u16,
+    /// Close the connection of an agent whose keepalive pings are closer together than this; 0 allows any
+    #[arg(long, env = "ARGOCD_PRINCIPAL_KEEP_ALIVE_MIN_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "0s", value_parser = options::duration)]
+    keepalive_min_interval: Duration,
+    /// Largest gRPC message that is sent or taken, in bytes
+    #[arg(
+        long,
+        env = "ARGOCD_PRINCIPAL_GRPC_MAX_MESSAGE_SIZE",
+        value_name = "BYTES",
+        default_value_t = 209_715_200
+    )]
+    grpc_max_message_size: u32,
+    /// How many events of one agent are handled at once
+    #[arg(long, env = "ARGOCD_PRINCIPAL_EVENT_PROCESSORS", value_name = "N", default_value_t = 10)]
+    event_processors: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsOptions {
+    /// Secret with the principal's certificate and key
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_SECRET_NAME", value_name = "NAME")]
+    #[arg(default_value = "argocd-agent-principal-tls")]
+    tls_secret_name: String,
+    /// File with the principal's certificate in PEM, instead of the Secret
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_SERVER_CERT_PATH", value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// File with the principal's private key in PEM, instead of the Secret
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_SERVER_KEY_PATH", value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// INSECURE: make a certificate at every start, which agents cannot verify
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_SERVER_ALLOW_GENERATE", action = ArgAction::Set, default_value = "false")]
+    insecure_tls_generate: bool,
+    /// INSECURE: serve without TLS, for use behind a service mesh that brings its own
+    #[arg(long, env = "ARGOCD_PRINCIPAL_INSECURE_PLAINTEXT", action = ArgAction::Set, default_value = "false")]
+    insecure_plaintext: bool,
+    /// Secret with the certificate of the CA that signs agents
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_SERVER_ROOT_CA_SECRET_NAME", value_name = "NAME")]
+    #[arg(default_value = "argocd-agent-ca")]
+    tls_ca_secret_name: String,
+    /// File with the certificate of the CA that signs agents, instead of the Secret
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_SERVER_ROOT_CA_PATH", value_name = "FILE")]
+    root_ca_path: Option<PathBuf>,
+    /// Refuse agents without a client certificate, whatever the authentication method
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_CLIENT_CERT_REQUIRE", action = ArgAction::Set, default_value = "false")]
+    require_client_certs: bool,
+    /// Refuse agents whose client certificate is not issued to the name they log in with
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_CLIENT_CERT_MATCH_SUBJECT")]
+    #[arg(action = ArgAction::Set, default_value = "false")]
+    client_cert_subject_match: bool,
+    /// Oldest TLS version to accept: tls1.2 or tls1.3
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_MIN_VERSION", value_name = "VERSION", default_value = "tls1.3")]
+    tls_min_version: String,
+    /// Newest TLS version to accept: tls1.2 or tls1.3
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_MAX_VERSION", value_name = "VERSION")]
+    tls_max_version: Option<String>,
+    /// Cipher suites to accept, separated by commas; "list" shows them and exits
+    #[arg(long, env = "ARGOCD_PRINCIPAL_TLS_CIPHERSUITES", value_name = "LIST", value_delimiter = ',')]
+    tls_ciphersuites: Vec<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Authentication of agents")]
+struct AuthenticationOptions {
+    /// How agents prove who they are
+    ///
+    /// mtls:subject:REGEX takes the name from the first group of REGEX on the certificate's subject, mtls:uri:REGEX
+    /// from a URI in it; userpass:FILE checks user:bcrypt lines (htpasswd -B); header:NAME:REGEX trusts a header that
+    /// a service mesh sets. Example: --auth 'mtls:subject:CN=([^,]+)'
+    #[arg(long, env = "ARGOCD_PRINCIPAL_AUTH", value_name = "METHOD:CONFIG")]
+    auth: Option<String>,
+    /// Secret with the private key that signs tokens
+    #[arg(
+        long,
+        env = "ARGOCD_PRINCIPAL_JWT_SECRET_NAME",
+        value_name = "NAME",
+        default_value = "argocd-agent-jwt"
+    )]
+    jwt_secret_name: String,
+    /// File with the private key that signs tokens, instead of the Secret
+    #[arg(long, env = "ARGOCD_PRINCIPAL_JWT_KEY_PATH", value_name = "FILE")]
+    jwt_key: Option<PathBuf>,
+    /// INSECURE: make the key that signs tokens at every start; agents log in again after each restart
+    #[arg(long, env = "ARGOCD_PRINCIPAL_JWT_ALLOW_GENERATE", action = ArgAction::Set, default_value = "false")]
+    insecure_jwt_generate: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kubernetes")]
+struct KubernetesOptions {
+    /// Namespace of the principal's Secrets and of Argo CD; by default that of the pod or of the kubeconfig context
+    #[arg(long, short, env = "ARGOCD_PRINCIPAL_NAMESPACE", value_name = "NAME")]
+    namespace: Option<String>,
+    /// Namespaces to serve, separated by commas: names, globs or /regular expressions/
+    #[arg(long, env = "ARGOCD_PRINCIPAL_ALLOWED_NAMESPACES", value_name = "LIST", value_delimiter = ',')]
+    allowed_namespaces: Vec<String>,
+    /// Choose the agent by spec.destination.name instead of by the application's namespace
+    #[arg(long, env = "ARGOCD_PRINCIPAL_DESTINATION_BASED_MAPPING", action = ArgAction::Set, default_value = "false")]
+    destination_based_mapping: bool,
+    /// Watch only resources that match this label selector
+    #[arg(long, env = "ARGOCD_PRINCIPAL_LABEL_SELECTOR", value_name = "SELECTOR")]
+    label_selector: Option<String>,
+    /// Kubeconfig file of the control plane; by default $KUBECONFIG, ~/.kube/config, or the cluster around
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context in the kubeconfig, instead of its current one
+    #[arg(long, value_name = "NAME")]
+    kubecontext: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logging")]
+struct LoggingOptions {
+    /// Level, or component=level, separated by commas
+    #[arg(
+        long,
+        env = "ARGOCD_PRINCIPAL_LOG_LEVEL",
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "info"
+    )]
+    log_level: Vec<String>,
+    /// Form of a log line
+    #[arg(
+        long,
+        env = "ARGOCD_PRINCIPAL_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
+        ignore_case = true
+    )]
+    log_format: LogFormat,
+}
+
+/// The principal's options, checked: nothing in here can still be a typing error.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where agents connect.
+    pub listen: Listen,
+    /// Where the metrics are served, if at all.
+    pub metrics: Option<Listen>,
+    /// Where the health checks are served, if at all.
+    pub health: Option<Listen>,
+    /// How connections are protected.
+    pub transport: Transport,
+    /// How agents prove who they are.
+    pub authentication: Authentication,
+    /// Must the client certificate be issued to the name that the agent logs in with?
+    pub match_certificate_subject: bool,
+    /// The key that signs tokens.
+    pub token_key: TokenKey,
+    /// Shortest time between keepalive pings of an agent; none allows any.
+    pub keepalive_min_interval: Option<Duration>,
+    /// Largest gRPC message, in bytes.
+    pub max_message_size: usize,
+    /// How many events of one agent are handled at once.
+    pub event_processors: usize,
+    /// The API server of the control plane.
+    pub kubernetes: KubeAccess,
+    /// Namespace of the principal's Secrets and of Argo CD.
+    pub namespace: String,
+    /// Namespaces to serve; empty means none was named.
+    pub allowed_namespaces: Vec<NamePattern>,
+    /// Is the agent chosen by `spec.destination.name`?
+    pub destination_based_mapping: bool,
+    /// Watch only what matches.
+    pub label_selector: Option<String>,
+    /// What to log and how.
+    pub logging: Logging,
+    /// Lines for the log about options that are accepted without effect, deprecated or insecure.
+    pub notices: Vec<String>,
+}
+
+/// How connections of agents are protected.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// Not at all; a service mesh does it.
+    Plaintext,
+    /// By TLS.
+    Tls {
+        /// The principal's own certificate.
+        identity: Identity,
+        /// The CA that signs agents.
+        roots: Roots,
+        /// Is a client certificate a must?
+        require_client_certificate: bool,
+        /// Versions and cipher suites.
+        limits: Limits,
+    },
+}
+
+/// Where the principal's own certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// It is kept somewhere.
+    Kept(KeyPair),
+    /// It is made at start, signed by itself.
+    Generated,
+}
+
+/// Where the CA certificate is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Roots {
+    /// In a PEM file.
+    File(PathBuf),
+    /// In a Secret, under `tls.crt` or `ca.crt`.
+    Secret(String),
+}
+
+/// Where the key that signs tokens comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenKey {
+    /// From a PEM file.
+    File(PathBuf),
+    /// From a Secret.
+    Secret(String),
+    /// It is made at start.
+    Generated,
+}
+
+impl Options {
+    /// Were the cipher suites asked for, instead of a principal?
+    pub fn lists_cipher_suites(&self) -> bool {
+        self.tls.tls_ciphersuites == ["list"]
+    }
+
+    /// Checks everything that can be checked without talking to anybody.
+    ///
+    /// # Errors
+    /// Every mistake, each with its remedy.
+    pub fn validate(self) -> Result<Settings, Problems> {
+        let mut problems = Problems(self.compatibility.problems.clone());
+        let mut notices = self.compatibility.notices.clone();
+
+        let logging = problems.absorb(self.logging.check(&mut notices));
+        let authentication =
+            problems.keep(Authentication::parse(self.authentication.auth.as_deref(), &mut notices));
+        let transport = problems.absorb(self.tls.check(authentication.as_ref(), &mut notices));
+        if let (Some(authentication), plaintext) = (&authentication, self.tls.insecure_plaintext) {
+            problems.0.extend(authentication.check_pairing(plaintext));
+        }
+        let token_key = problems.keep(self.authentication.token_key(&mut notices));
+        let kubernetes = problems.absorb(self.kubernetes.check());
+        if self.server.event_processors == 0 {
+            problems.add(
+                "--event-processors is 0, so no event would ever be handled",
+                "give a number of 1 or more",
+            );
+        }
+        if self.server.grpc_max_message_size < 4096 {
+            problems.add(
+                format!(
+                    "--grpc-max-message-size {} is too small for any resource",
+                    self.server.grpc_max_message_size
+                ),
+                "give at least 4096; the default is 209715200",
+            );
+        }
+        problems.0.extend(self.server.check_ports());
+
+        let (Some(logging), Some(authentication), Some(transport), Some(token_key), Some(kubernetes), true) =
+            (logging, authentication, transport, token_key, kubernetes, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        let (access, namespace, allowed_namespaces) = kubernetes;
+        let port = |port: u16| (port != 0).then(|| Listen::everywhere(port));
+        Ok(Settings {
+            listen: Listen { host: filled(self.server.listen_host), port: self.server.listen_port },
+            metrics: port(self.server.metrics_port),
+            health: port(self.server.healthz_port),
+            transport,
+            authentication,
+            match_certificate_subject: self.tls.client_cert_subject_match,
+            token_key,
+            keepalive_min_interval: Some(self.server.keepalive_min_interval)
+                .filter(|interval| !interval.is_zero()),
+            max_message_size: self.server.grpc_max_message_size as usize,
+            event_processors: self.server.event_processors as usize,
+            kubernetes: access,
+            namespace,
+            allowed_namespaces,
+            destination_based_mapping: self.kubernetes.destination_based_mapping,
+            label_selector: filled(self.kubernetes.label_selector),
+            logging,
+            notices,
+        })
+    }
+}
+
+impl ServerOptions {
+    fn check_ports(&self) -> Vec<Problem> {
+        let ports = [
+            ("--listen-port", self.listen_port),
+            ("--metrics-port", self.metrics_port),
+            ("--healthz-port", self.healthz_port),
+        ];
+        let mut problems = Vec::new();
+        for (index, (name, port)) in ports.iter().enumerate() {
+            for (other, _) in ports[..index].iter().filter(|(_, other)| other == port && *port != 0) {
+                problems.push(Problem::new(
+                    format!("{other} and {name} are both {port}"),
+                    "give each its own port",
+                ));
+            }
+        }
+        problems
+    }
+}
+
+impl TlsOptions {
+    fn check(
+        &self,
+        authentication: Option<&Authentication>,
+        notices: &mut Vec<String>,
+    ) -> Result<Transport, Problems> {
+        let mut problems = Problems::default();
+        let limits = problems.absorb(
+            Limits::new(
+                Some(self.tls_min_version.as_str()),
+                self.tls_max_version.as_deref(),
+                &self.tls_ciphersuites,
+                TlsVersion::Tls13,
+            )
+            .map_err(Problems),
+        );
+        let identity = problems.absorb(self.identity());
+        let roots = problems.keep(match &self.root_ca_path {
+            Some(path) => {
+                options::check_certificates("--root-ca-path", path).map(|()| Roots::File(path.clone()))
+            }
+            None => Ok(Roots::Secret(self.tls_ca_secret_name.clone())),
+        });
+        if self.insecure_plaintext {
+            if self.insecure_tls_generate || self.tls_cert.is_some() || self.tls_key.is_some() {
+                problems.add(
+                    "--insecure-plaintext is set together with options for a certificate",
+                    "choose one: leave --insecure-plaintext out to serve TLS, or leave the certificate out",
+                );
+            }
+            if self.require_client_certs || self.client_cert_subject_match {
+                problems.add(
+                    "--insecure-plaintext is set, so there are no client certificates to require or match",
+                    "leave out --require-client-certs and --client-cert-subject-match, or serve TLS",
+                );
+            }
+        }
+        let (Some(limits), Some(identity), Some(roots), true) =
+            (limits, identity, roots, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        if self.insecure_plaintext {
+            notices.push("INSECURE: serving without TLS; a service mesh has to bring it".to_owned());
+            return Ok(Transport::Plaintext);
+        }
+        if identity == Identity::Generated {
+            notices.push("INSECURE: serving a generated certificate that agents cannot verify".to_owned());
+        }
+        Ok(Transport::Tls {
+            identity,
+            roots,
+            require_client_certificate: self.require_client_certs
+                || matches!(authentication, Some(Authentication::Mtls { .. })),
+            limits,
+        })
+    }
+
+    fn identity(&self) -> Result<Identity, Problems> {
+        match (&self.tls_cert, &self.tls_key, self.insecure_tls_generate) {
+            (Some(_), _, true) | (_, Some(_), true) => Err(Problem::new(
+                "--insecure-tls-generate is set together with --tls-cert or --tls-key",
+                "choose one: a certificate from files, or a generated one for a trial",
+            )
+            .into()),
+            (None, None, true) => Ok(Identity::Generated),
+            (Some(certificate), Some(key), false) => {
+                options::check_key_pair(("--tls-cert", certificate), ("--tls-key", key))
+                    .map(|()| {
+                        Identity::Kept(KeyPair::Files { certificate: certificate.clone(), key: key.clone() })
+                    })
+                    .map_err(Problems)
+            }
+            (None, None, false) => Ok(Identity::Kept(KeyPair::Secret(self.tls_secret_name.clone()))),
+            (Some(_), None, false) => Err(half("--tls-cert", "--tls-key", &self.tls_secret_name)),
+            (None, Some(_), false) => Err(half("--tls-key", "--tls-cert", &self.tls_secret_name)),
+        }
+    }
+}
+
+fn half(given: &str, missing: &str, secret: &str) -> Problems {
+    Problem::new(
+        format!("{given} is set, but {missing} is not"),
+        format!("set both, or neither to use the Secret {secret}"),
+    )
+    .into()
+}
+
+impl AuthenticationOptions {
+    fn token_key(&self, notices: &mut Vec<String>) -> Result<TokenKey, Problem> {
+        match (&self.jwt_key, self.insecure_jwt_generate) {
+            (Some(_), true) => Err(Problem::new(
+                "--jwt-key and --insecure-jwt-generate are both set",
+                "choose one: a key that is kept, or a generated one for a trial",
+            )),
+            (Some(path), false) => {
+                options::check_private_key("--jwt-key", path).map(|()| TokenKey::File(path.clone()))
+            }
+            (None, true) => {
+                notices.push(
+                    "INSECURE: signing tokens with a generated key; it is lost at every restart".to_owned(),
+                );
+                Ok(TokenKey::Generated)
+            }
+            (None, false) => Ok(TokenKey::Secret(self.jwt_secret_name.clone())),
+        }
+    }
+}
+
+impl KubernetesOptions {
+    fn check(&self) -> Result<(KubeAccess, String, Vec<NamePattern>), Problems> {
+        let mut problems = Problems::default();
+        let access =
+            KubeAccess { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
+        let default_namespace = problems.keep(access.check());
+        let namespace = match (filled(self.namespace.clone()), default_namespace) {
+            (Some(namespace), _) => options::namespace_name("--namespace", &namespace).map(|()| namespace),
+            (None, Some(Some(namespace))) => Ok(namespace),
+            (None, _) => Err(Problem::new(
+                "--namespace is missing, and neither the pod nor the kubeconfig context names one",
+                "give the namespace of Argo CD, such as --namespace argocd",
+            )),
+        };
+        let namespace = problems.keep(namespace);
+        let mut allowed = Vec::new();
+        for text in &self.allowed_namespaces {
+            allowed
+                .extend(problems.keep(
+                    NamePattern::new(text).map_err(|invalid| ("--allowed-namespaces", invalid).into()),
+                ));
+        }
+        if let Some(selector) = &self.label_selector {
+            problems.keep(
+                options::check_label_selector(selector)
+                    .map_err(|invalid| ("--label-selector", invalid).into()),
+            );
+        }
+        match namespace {
+            Some(namespace) if problems.is_empty() => Ok((access, namespace, allowed)),
+            _ => Err(problems),
+        }
+    }
+}
+
+impl LoggingOptions {
+    fn check(&self, notices: &mut Vec<String>) -> Result<Logging, Problems> {
+        let levels = LogLevels::new(self.log_level.iter().map(String::as_str)).map_err(|invalid| {
+            Problems(invalid.into_iter().map(|invalid| ("--log-level", invalid).into()).collect())
+        })?;
+        notices.extend(levels.notices());
+        Ok(Logging { format: self.log_format, levels })
+    }
+}
+
+fn filled(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Upstream's options for what this version does not do yet.
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use tiphys_shared::process::options::{Accepted, Effect, Kind, Problem, accept, review};
+
+/// What the options without effect lead to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Compatibility {
+    pub(super) problems: Vec<Problem>,
+    pub(super) notices: Vec<String>,
+}
+
+impl FromArgMatches for Compatibility {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let (problems, notices) = review(matches, TABLE);
+        Ok(Self { problems, notices })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for Compatibility {
+    fn augment_args(command: Command) -> Command {
+        accept(command, TABLE)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        accept(command, TABLE)
+    }
+}
+
+const fn row(
+    name: &'static str,
+    variable: &'static str,
+    default: &'static str,
+    kind: Kind,
+    about: &'static str,
+    effect: Effect,
+) -> Accepted {
+    Accepted { name, variable, default, kind, about, effect }
+}
+
+use Effect::{Ignored, Noticed, NoticedUnlessSet, Refused};
+
+#[rustfmt::skip]
+const TABLE: &[Accepted] = &[
+    row("full-detail", "ARGOCD_PRINCIPAL_FULL_DETAIL", "", Kind::List,
+        "Log whole objects for these categories",
+        Noticed("--full-detail has no effect in this version; --log-level trace shows most")),
+    row("pprof-port", "ARGOCD_PRINCIPAL_PPROF_PORT", "0", Kind::Port,
+        "Port of Go's profiler",
+        Refused("leave out --pprof-port: there is no Go runtime to profile")),
+    row("otlp-address", "ARGOCD_PRINCIPAL_OTLP_ADDRESS", "", Kind::Text,
+        "Collector of OpenTelemetry traces",
+        Refused("leave out --otlp-address: traces cannot be sent yet")),
+    row("otlp-insecure", "ARGOCD_PRINCIPAL_OTLP_INSECURE", "false", Kind::Switch,
+        "Send traces without TLS", Ignored),
+    row("namespace-create-enable", "ARGOCD_PRINCIPAL_NAMESPACE_CREATE_ENABLE", "false", Kind::Switch,
+        "Create namespaces for autonomous agents",
+        Refused("leave out --namespace-create-enable: autonomous agents are not served yet")),
+    row("namespace-create-pattern", "ARGOCD_PRINCIPAL_NAMESPACE_CREATE_PATTERN", "", Kind::Text,
+        "Create only namespaces that match", Ignored),
+    row("namespace-create-labels", "ARGOCD_PRINCIPAL_NAMESPACE_CREATE_LABELS", "", Kind::List,
+        "Labels of created namespaces", Ignored),
+    row("enable-websocket", "ARGOCD_PRINCIPAL_ENABLE_WEBSOCKET", "false", Kind::Switch,
+        "Serve gRPC over WebSocket",
+        Refused("leave out --enable-websocket here and at the agents: they reach the principal over HTTP/2")),
+    row("enable-resource-proxy", "ARGOCD_PRINCIPAL_ENABLE_RESOURCE_PROXY", "true", Kind::Switch,
+        "Serve the clusters' API to Argo CD",
+        Noticed("the resource proxy is not served by this version: live resources, logs and terminals of the \
+                 clusters do not show in Argo CD")),
+    row("resource-proxy-address", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_ADDRESS", "argocd-agent-resource-proxy:9090",
+        Kind::Text, "Address of the resource proxy", Ignored),
+    row("resource-proxy-secret-name", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_SECRET_NAME",
+        "argocd-agent-resource-proxy-tls", Kind::Text, "Secret with the resource proxy's certificate", Ignored),
+    row("resource-proxy-cert-path", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_TLS_CERT_PATH", "", Kind::Text,
+        "File with the resource proxy's certificate", Ignored),
+    row("resource-proxy-key-path", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_TLS_KEY_PATH", "", Kind::Text,
+        "File with the resource proxy's key", Ignored),
+    row("resource-proxy-ca-secret-name", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_CA_SECRET_NAME", "argocd-agent-ca",
+        Kind::Text, "Secret with the CA of the resource proxy's clients", Ignored),
+    row("resource-proxy-ca-path", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_TLS_CA_PATH", "", Kind::Text,
+        "File with the CA of the resource proxy's clients", Ignored),
+    row("disable-redis-proxy", "ARGOCD_PRINCIPAL_DISABLE_REDIS_PROXY", "false", Kind::Switch,
+        "Do not serve the clusters' Redis to Argo CD",
+        NoticedUnlessSet("the Redis proxy is not served by this version: resource trees of the clusters do not \
+                          show in Argo CD")),
+    row("redis-server-address", "ARGOCD_PRINCIPAL_REDIS_SERVER_ADDRESS", "argocd-redis:6379", Kind::Text,
+        "Address of the control plane's Redis", Ignored),
+    row("redis-password", "REDIS_PASSWORD", "", Kind::Secret, "Password of Redis", Ignored),
+    row("redis-creds-dir-path", "REDIS_CREDS_DIR_PATH", "", Kind::Text,
+        "Folder with the file auth that holds the password of Redis", Ignored),
+    row("redis-compression-type", "ARGOCD_PRINCIPAL_REDIS_COMPRESSION_TYPE", "gzip", Kind::Text,
+        "Compression of values in Redis", Ignored),
+    row("redis-tls-enabled", "ARGOCD_PRINCIPAL_REDIS_TLS_ENABLED", "false", Kind::Switch,
+        "Use TLS towards Redis", Ignored),
+    row("redis-proxy-server-tls-cert", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_CERT_PATH", "", Kind::Text,
+        "File with the Redis proxy's certificate", Ignored),
+    row("redis-proxy-server-tls-key", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_KEY_PATH", "", Kind::Text,
+        "File with the Redis proxy's key", Ignored),
+    row("redis-proxy-server-tls-secret-name", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_SECRET_NAME",
+        "argocd-redis-proxy-tls", Kind::Text, "Secret with the Redis proxy's certificate", Ignored),
+    row("redis-ca-path", "ARGOCD_PRINCIPAL_REDIS_CA_PATH", "", Kind::Text,
+        "File with the CA of Redis", Ignored),
+    row("redis-ca-secret-name", "ARGOCD_PRINCIPAL_REDIS_CA_SECRET_NAME", "argocd-redis-tls", Kind::Text,
+        "Secret with the CA of Redis", Ignored),
+    row("redis-tls-insecure", "ARGOCD_PRINCIPAL_REDIS_TLS_INSECURE", "false", Kind::Switch,
+        "Do not verify the certificate of Redis", Ignored),
+    row("enable-self-cluster-registration", "ARGOCD_PRINCIPAL_ENABLE_SELF_CLUSTER_REGISTRATION", "false",
+        Kind::Switch, "Make a cluster Secret for every agent that logs in",
+        Refused("leave out --enable-self-cluster-registration: cluster Secrets have to be made by hand yet")),
+    row("self-registration-client-cert-secret", "ARGOCD_PRINCIPAL_SELF_REGISTRATION_CLIENT_CERT_SECRET", "",
+        Kind::Text, "Secret with the client certificate in cluster Secrets", Ignored),
+    row("ha-enabled", "ARGOCD_PRINCIPAL_HA_ENABLED", "false", Kind::Switch,
+        "Run a pair of principals",
+        Refused("leave out --ha-enabled and run one principal: pairs are not supported yet")),
+    row("ha-preferred-role", "ARGOCD_PRINCIPAL_HA_PREFERRED_ROLE", "primary", Kind::Text,
+        "Role of this one of the pair", Ignored),
+    row("ha-peer-address", "ARGOCD_PRINCIPAL_HA_PEER_ADDRESS", "", Kind::Text,
+        "Address of the other of the pair", Ignored),
+    row("ha-failover-timeout", "ARGOCD_PRINCIPAL_HA_FAILOVER_TIMEOUT", "30s", Kind::Duration,
+        "Wait this long before taking over", Ignored),
+    row("ha-admin-port", "ARGOCD_PRINCIPAL_HA_ADMIN_PORT", "0", Kind::Port,
+        "Port of the pair's administration", Ignored),
+    row("ha-allowed-replication-clients", "ARGOCD_PRINCIPAL_HA_ALLOWED_REPLICATION_CLIENTS", "", Kind::List,
+        "Peers that may replicate", Ignored),
+    row("ha-replication-initial-ack-timeout", "ARGOCD_PRINCIPAL_HA_REPLICATION_INITIAL_ACK_TIMEOUT", "0s",
+        Kind::Duration, "Wait this long for a replica's first acknowledgement", Ignored),
+];

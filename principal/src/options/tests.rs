@@ -1,0 +1,183 @@
+//! What the principal's options accept, and what they answer to mistakes.
+
+use std::path::Path;
+
+use clap::Command;
+use tiphys_shared::process::options::{lenient, load, prepare};
+
+use super::*;
+
+const KUBECONFIG: &str = "
+current-context: here
+clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]
+users: [{name: u, user: {}}]
+contexts: [{name: here, context: {cluster: c, user: u}}]
+";
+
+fn parse(folder: &Path, line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Problems> {
+    let kubeconfig = folder.join("kubeconfig");
+    std::fs::write(&kubeconfig, KUBECONFIG).unwrap();
+    let command = prepare(Options::augment_args(Command::new("principal")));
+    let access = format!("--kubeconfig={}", kubeconfig.display());
+    let line = ["principal", &access].into_iter().chain(line.iter().copied());
+    let given = lenient(command.clone()).try_get_matches_from(line).unwrap();
+    let lookup =
+        |name: &str| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+    load(&command, &given, &lookup, Options::validate).map(|loaded| loaded.value)
+}
+
+fn settings(line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Problems> {
+    parse(tempfile::tempdir().unwrap().path(), line, environment)
+}
+
+const GOOD: [&str; 4] = ["-n", "argocd", "--auth", "mtls:subject:CN=([^,]+)"];
+
+fn whats(result: Result<Settings, Problems>) -> Vec<String> {
+    result.unwrap_err().0.into_iter().map(|problem| problem.what).collect()
+}
+
+#[test]
+fn the_defaults_are_those_of_upstream() {
+    let settings = settings(&GOOD, &[]).unwrap();
+    assert_eq!(settings.listen, Listen::everywhere(8443));
+    assert_eq!(settings.metrics, Some(Listen::everywhere(8000)));
+    assert_eq!(settings.health, Some(Listen::everywhere(8003)));
+    assert_eq!(settings.token_key, TokenKey::Secret("argocd-agent-jwt".to_owned()));
+    assert_eq!(settings.max_message_size, 200 * 1024 * 1024);
+    assert_eq!((settings.event_processors, settings.keepalive_min_interval), (10, None));
+    let Transport::Tls { identity, roots, require_client_certificate, limits } = settings.transport else {
+        panic!("not TLS");
+    };
+    assert_eq!(identity, Identity::Kept(KeyPair::Secret("argocd-agent-principal-tls".to_owned())));
+    assert_eq!(roots, Roots::Secret("argocd-agent-ca".to_owned()));
+    assert!(require_client_certificate, "mtls makes the certificate a must");
+    assert_eq!(limits, Limits::default());
+    assert_eq!(settings.notices.len(), 2, "one line for each proxy: {:?}", settings.notices);
+}
+
+#[test]
+fn the_values_of_upstreams_config_map_start_the_principal() {
+    // As its manifest fills them in: many are empty, all are texts.
+    let environment = [
+        ("ARGOCD_PRINCIPAL_LISTEN_HOST", "127.0.0.1"),
+        ("ARGOCD_PRINCIPAL_LISTEN_PORT", "8443"),
+        ("ARGOCD_PRINCIPAL_NAMESPACE", "argocd"),
+        ("ARGOCD_PRINCIPAL_ALLOWED_NAMESPACES", ""),
+        ("ARGOCD_PRINCIPAL_NAMESPACE_CREATE_ENABLE", "false"),
+        ("ARGOCD_PRINCIPAL_TLS_SERVER_CERT_PATH", ""),
+        ("ARGOCD_PRINCIPAL_TLS_MIN_VERSION", "tls1.3"),
+        ("ARGOCD_PRINCIPAL_TLS_CIPHERSUITES", ""),
+        ("ARGOCD_PRINCIPAL_AUTH", "mtls:CN=([^,]+)"),
+        ("ARGOCD_PRINCIPAL_KEEP_ALIVE_MIN_INTERVAL", "0"),
+        ("ARGOCD_PRINCIPAL_PPROF_PORT", "0"),
+        ("ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_CERT_PATH", "/app/config/redis-proxy-server-tls/tls.crt"),
+        ("ARGOCD_PRINCIPAL_REDIS_CA_PATH", "/app/config/redis-tls/ca.crt"),
+        ("ARGOCD_PRINCIPAL_HA_ENABLED", ""),
+        ("ARGOCD_PRINCIPAL_EVENT_PROCESSORS", "10"),
+    ];
+    let settings = settings(&[], &environment).unwrap();
+    assert_eq!(settings.namespace, "argocd");
+    assert_eq!(settings.listen.host.as_deref(), Some("127.0.0.1"));
+    assert!(settings.notices.iter().any(|notice| notice.contains("deprecated")), "{:?}", settings.notices);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once() {
+    let found = whats(settings(
+        &[
+            "--tls-cert=/no/cert",
+            "--listen-port=none",
+            "--metrics-port=8003",
+            "--auth=mtls:CN=([^,]+",
+            "--tls-min-version=ssl3",
+            "--allowed-namespaces=[a,b",
+            "--label-selector=a b",
+            "--keepalive-min-interval=soon",
+            "--ha-enabled",
+            "--log-level=loud",
+            "--event-processors=0",
+            "--root-ca-path=/no/ca",
+        ],
+        &[],
+    ));
+    let expected = [
+        "--listen-port: \"none\" is not valid: invalid digit found in string",
+        "--keepalive-min-interval: \"soon\" is not a duration",
+        "--ha-enabled asks for something that this version does not have",
+        "--log-level: log level \"loud\" does not exist",
+        "--auth: \"CN=([^,]+\" is not a regular expression: unclosed group",
+        "--tls-min-version: TLS version \"ssl3\" is not supported",
+        "--tls-cert is set, but --tls-key is not",
+        "--root-ca-path: /no/ca cannot be read: No such file or directory (os error 2)",
+        "--namespace is missing, and neither the pod nor the kubeconfig context names one",
+        "--allowed-namespaces: \"[a\" is not a glob",
+        "--label-selector: \"a b\" is not a label selector: \"a b\" is not a label key",
+        "--event-processors is 0, so no event would ever be handled",
+        "--metrics-port and --healthz-port are both 8003",
+    ];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn methods_and_transports_that_cannot_work_together_are_refused() {
+    let pairing = whats(settings(&[&GOOD[..], &["--insecure-plaintext"]].concat(), &[]));
+    assert_eq!(pairing, ["--auth mtls needs the client certificates that --insecure-plaintext leaves out"]);
+    let header = whats(settings(&["-nargocd", "--auth=header:x-name:^(.*)$"], &[]));
+    assert_eq!(header, ["--auth header trusts a header that anybody could set over plain TLS"]);
+    let good = settings(&["-nargocd", "--auth=header:X-Name:^(.*)$", "--insecure-plaintext"], &[]).unwrap();
+    assert!(matches!(good.authentication, Authentication::Header { name, .. } if name == "x-name"));
+    let both = whats(settings(&[&GOOD[..], &["--insecure-tls-generate", "--tls-key=/k"]].concat(), &[]));
+    assert_eq!(both, ["--insecure-tls-generate is set together with --tls-cert or --tls-key"]);
+}
+
+#[test]
+fn a_method_that_cannot_name_an_agent_is_refused() {
+    for (auth, what) in [
+        ("", "--auth is missing: how agents prove who they are"),
+        ("mtls", "--auth: \"mtls\" lacks what the method is to do"),
+        ("oidc:x", "--auth: there is no method \"oidc\""),
+        ("mtls:subject:CN=.*", "--auth: \"CN=.*\" has no group for the agent's name"),
+        (
+            "userpass:/no/file",
+            "--auth userpass: /no/file cannot be read: No such file or directory (os error 2)",
+        ),
+        ("header:a b:(.*)", "--auth header: \"a b\" is not the name of a header"),
+    ] {
+        assert_eq!(whats(settings(&["-nargocd", "--auth", auth], &[]))[0], what);
+    }
+}
+
+#[test]
+fn a_bad_line_among_the_users_is_named_by_its_number_and_not_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    std::fs::write(&file, format!("a:$2y$10${}\n\nb:hunter2\n", "x".repeat(53))).unwrap();
+    let auth = format!("--auth=userpass:{}", file.display());
+    let problems = parse(folder.path(), &["-nargocd", &auth], &[]).unwrap_err();
+    assert!(problems.0[0].what.starts_with("--auth userpass: line 3 of "), "{problems}");
+    assert!(!problems.to_string().contains("hunter2"));
+    std::fs::write(&file, format!("a:$2y$10${}\n", "x".repeat(53))).unwrap();
+    let settings = parse(folder.path(), &["-nargocd", &auth], &[]).unwrap();
+    assert!(matches!(settings.authentication, Authentication::UserPass { .. }));
+}
+
+#[test]
+fn features_that_are_not_here_are_refused_when_asked_for() {
+    for flag in [
+        "--enable-websocket",
+        "--enable-self-cluster-registration",
+        "--pprof-port=6060",
+        "--otlp-address=a:4317",
+    ] {
+        let problems = settings(&[&GOOD[..], &[flag]].concat(), &[]).unwrap_err();
+        assert!(problems.0[0].remedy.starts_with("leave out"), "{flag}: {problems}");
+    }
+    let quiet =
+        settings(&[&GOOD[..], &["--enable-resource-proxy=false", "--disable-redis-proxy"]].concat(), &[]);
+    assert_eq!(quiet.unwrap().notices, Vec::<String>::new());
+}
+
+#[test]
+fn the_command_is_well_formed() {
+    prepare(Options::augment_args(Command::new("principal"))).debug_assert();
+}
