@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
+use tiphys_shared::kube::client::Access;
 use tiphys_shared::model::agent::Mode;
 use tiphys_shared::process::options::{
-    self, ConfigFile, HostPort, KeyPair, KubeAccess, Limits, Listen, LogFormat, LogLevels, Logging,
-    NamePattern, Problem, Problems, Secret, TlsVersion,
+    self, ConfigFile, HostPort, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem,
+    Problems,
 };
+use tiphys_shared::security::passwords::{self, Credentials};
+use tiphys_shared::security::tls::{Policy, Version};
 
 mod compatibility;
 
@@ -234,7 +237,7 @@ pub struct Settings {
     /// Where the health checks are served, if at all.
     pub health: Option<Listen>,
     /// The API server of this cluster.
-    pub kubernetes: KubeAccess,
+    pub kubernetes: Access,
     /// Namespace of Argo CD in this cluster.
     pub namespace: String,
     /// Namespaces besides [`Self::namespace`] in which applications are managed.
@@ -269,7 +272,7 @@ pub enum Transport {
         /// This agent's own certificate.
         identity: KeyPair,
         /// Versions and cipher suites.
-        limits: Limits,
+        policy: Policy,
     },
 }
 
@@ -282,17 +285,6 @@ pub enum Roots {
     File(PathBuf),
     /// A Secret, under `ca.crt` or `tls.crt`.
     Secret(String),
-}
-
-/// How this agent proves who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credentials {
-    /// By its client certificate.
-    Mtls,
-    /// By user and password, read from this file at every login with [`read_user_pass`].
-    UserPass(PathBuf),
-    /// By a header that a service mesh adds.
-    Header,
 }
 
 impl Options {
@@ -309,7 +301,7 @@ impl Options {
         let mut problems = Problems(self.compatibility.problems.clone());
         let mut notices = self.compatibility.notices.clone();
 
-        let logging = problems.absorb(self.process.check(&mut notices));
+        let logging = problems.absorb(self.process.check());
         let connection = problems.absorb(self.connection.check());
         let credentials = problems.keep(self.connection.credentials());
         let transport = problems.absorb(self.tls.check(&mut notices));
@@ -406,32 +398,26 @@ impl ConnectionOptions {
         let Some(text) = self.creds.as_deref().filter(|text| !text.is_empty()) else {
             return Err(Problem::new("--creds is missing: how this agent proves who it is", REMEDY));
         };
-        let (method, config) = text.split_once(':').unwrap_or((text, ""));
-        match method {
-            "mtls" => Ok(Credentials::Mtls),
-            "header" => Ok(Credentials::Header),
-            "userpass" if config.is_empty() => {
-                Err(Problem::new("--creds userpass: lacks the file of the credentials", REMEDY))
-            }
-            "userpass" => {
-                let file = PathBuf::from(config);
-                read_user_pass(&file).map(|_| Credentials::UserPass(file))
-            }
-            other => Err(Problem::new(format!("--creds: there is no method {other:?}"), REMEDY)),
+        let credentials: Credentials = text.parse().map_err(|error| {
+            let what = match error {
+                passwords::Error::NoFile(_) => "names no file".to_owned(),
+                passwords::Error::UnknownMethod(_) => "names no known method".to_owned(),
+                other => other.to_string(),
+            };
+            Problem::new(format!("--creds: {text:?} {what}"), REMEDY)
+        })?;
+        if let Credentials::UserPass { path } = &credentials {
+            check_user_pass(path)?;
         }
+        Ok(credentials)
     }
 }
 
-/// Reads the user and the password from a file whose first line is `user:password`.
-///
-/// # Errors
-/// The file cannot be read or its first line is not of this form; the line is never shown.
-pub fn read_user_pass(path: &Path) -> Result<(String, Secret), Problem> {
+/// Checks that the first line of a file is `user:password`. The line itself is never shown.
+fn check_user_pass(path: &Path) -> Result<(), Problem> {
     let text = options::read_text("--creds userpass", path)?;
     match text.lines().next().and_then(|line| line.split_once(':')) {
-        Some((user, password)) if !user.is_empty() && !password.is_empty() => {
-            Ok((user.to_owned(), Secret::new(password)))
-        }
+        Some((user, password)) if !user.is_empty() && !password.is_empty() => Ok(()),
         _ => Err(Problem::new(
             format!("--creds userpass: the first line of {} is not user:password", path.display()),
             "write the agent's name, a colon and its password into the first line",
@@ -442,15 +428,12 @@ pub fn read_user_pass(path: &Path) -> Result<(String, Secret), Problem> {
 impl TlsOptions {
     fn check(&self, notices: &mut Vec<String>) -> Result<Transport, Problems> {
         let mut problems = Problems::default();
-        let limits = problems.absorb(
-            Limits::new(
-                filled(self.tls_min_version.clone()).as_deref(),
-                filled(self.tls_max_version.clone()).as_deref(),
-                &self.tls_ciphersuites,
-                TlsVersion::Tls12,
-            )
-            .map_err(Problems),
-        );
+        let policy = problems.absorb(options::policy(
+            self.tls_min_version.as_deref(),
+            self.tls_max_version.as_deref(),
+            &self.tls_ciphersuites,
+            Version::Tls12,
+        ));
         let identity = problems.absorb(self.identity());
         let roots = problems.keep(match (&self.root_ca_path, self.insecure_tls) {
             (Some(_), true) => Err(Problem::new(
@@ -470,8 +453,8 @@ impl TlsOptions {
                 "choose one: leave out --insecure-plaintext to use TLS, or leave out the others",
             );
         }
-        let (Some(limits), Some(identity), Some(roots), true) =
-            (limits, identity, roots, problems.is_empty())
+        let (Some(policy), Some(identity), Some(roots), true) =
+            (policy, identity, roots, problems.is_empty())
         else {
             return Err(problems);
         };
@@ -482,7 +465,7 @@ impl TlsOptions {
         if roots == Roots::Unverified {
             notices.push("INSECURE: not verifying the principal's certificate".to_owned());
         }
-        Ok(Transport::Tls { roots, identity, limits })
+        Ok(Transport::Tls { roots, identity, policy })
     }
 
     fn identity(&self) -> Result<KeyPair, Problems> {
@@ -496,7 +479,6 @@ impl TlsOptions {
             (Some(certificate), Some(key)) => {
                 options::check_key_pair(("--tls-client-cert", certificate), ("--tls-client-key", key))
                     .map(|()| KeyPair::Files { certificate: certificate.clone(), key: key.clone() })
-                    .map_err(Problems)
             }
             (None, None) => Ok(KeyPair::Secret(self.tls_secret_name.clone())),
             (Some(_), None) => Err(half("--tls-client-cert", "--tls-client-key").into()),
@@ -522,16 +504,16 @@ impl ApplicationOptions {
 }
 
 impl KubernetesOptions {
-    fn check(&self) -> Result<KubeAccess, Problem> {
+    fn check(&self) -> Result<Access, Problem> {
         options::namespace_name("--namespace", &self.namespace)?;
         let access =
-            KubeAccess { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
-        access.check().map(|_| access)
+            Access { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
+        options::check_access(&access).map(|_| access)
     }
 }
 
 impl ProcessOptions {
-    fn check(&self, notices: &mut Vec<String>) -> Result<Logging, Problems> {
+    fn check(&self) -> Result<Logging, Problems> {
         let mut problems = Problems::default();
         if self.metrics_port == self.healthz_port && self.metrics_port != 0 {
             problems.add(
@@ -544,10 +526,7 @@ impl ProcessOptions {
                 Problems(invalid.into_iter().map(|invalid| ("--log-level", invalid).into()).collect())
             }));
         match levels {
-            Some(levels) if problems.is_empty() => {
-                notices.extend(levels.notices());
-                Ok(Logging { format: self.log_format, levels })
-            }
+            Some(levels) if problems.is_empty() => Ok(Logging { format: self.log_format, levels }),
             _ => Err(problems),
         }
     }

@@ -4,15 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use tiphys_shared::kube::client::Access;
 use tiphys_shared::process::options::{
-    self, ConfigFile, KeyPair, KubeAccess, Limits, Listen, LogFormat, LogLevels, Logging, NamePattern,
-    Problem, Problems, TlsVersion,
+    self, ConfigFile, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem, Problems,
 };
+use tiphys_shared::security::subject::AuthRule;
+use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
 mod authentication;
 mod compatibility;
 
-pub use authentication::{Authentication, IdentitySource, check_users};
 use compatibility::Compatibility;
 
 /// The principal's options as they are given.
@@ -194,7 +195,7 @@ pub struct Settings {
     /// How connections are protected.
     pub transport: Transport,
     /// How agents prove who they are.
-    pub authentication: Authentication,
+    pub authentication: AuthRule,
     /// Must the client certificate be issued to the name that the agent logs in with?
     pub match_certificate_subject: bool,
     /// The key that signs tokens.
@@ -206,7 +207,7 @@ pub struct Settings {
     /// How many events of one agent are handled at once.
     pub event_processors: usize,
     /// The API server of the control plane.
-    pub kubernetes: KubeAccess,
+    pub kubernetes: Access,
     /// Namespace of the principal's Secrets and of Argo CD.
     pub namespace: String,
     /// Namespaces to serve; empty means none was named.
@@ -232,10 +233,8 @@ pub enum Transport {
         identity: Identity,
         /// The CA that signs agents.
         roots: Roots,
-        /// Is a client certificate a must?
-        require_client_certificate: bool,
-        /// Versions and cipher suites.
-        limits: Limits,
+        /// Versions, cipher suites, and whether agents must show a certificate.
+        policy: Policy,
     },
 }
 
@@ -282,12 +281,12 @@ impl Options {
         let mut problems = Problems(self.compatibility.problems.clone());
         let mut notices = self.compatibility.notices.clone();
 
-        let logging = problems.absorb(self.logging.check(&mut notices));
+        let logging = problems.absorb(self.logging.check());
         let authentication =
-            problems.keep(Authentication::parse(self.authentication.auth.as_deref(), &mut notices));
+            problems.keep(authentication::parse(self.authentication.auth.as_deref(), &mut notices));
         let transport = problems.absorb(self.tls.check(authentication.as_ref(), &mut notices));
         if let (Some(authentication), plaintext) = (&authentication, self.tls.insecure_plaintext) {
-            problems.0.extend(authentication.check_pairing(plaintext));
+            problems.0.extend(authentication::check_pairing(authentication, plaintext));
         }
         let token_key = problems.keep(self.authentication.token_key(&mut notices));
         let kubernetes = problems.absorb(self.kubernetes.check());
@@ -361,19 +360,16 @@ impl ServerOptions {
 impl TlsOptions {
     fn check(
         &self,
-        authentication: Option<&Authentication>,
+        authentication: Option<&AuthRule>,
         notices: &mut Vec<String>,
     ) -> Result<Transport, Problems> {
         let mut problems = Problems::default();
-        let limits = problems.absorb(
-            Limits::new(
-                Some(self.tls_min_version.as_str()),
-                self.tls_max_version.as_deref(),
-                &self.tls_ciphersuites,
-                TlsVersion::Tls13,
-            )
-            .map_err(Problems),
-        );
+        let policy = problems.absorb(options::policy(
+            Some(&self.tls_min_version),
+            self.tls_max_version.as_deref(),
+            &self.tls_ciphersuites,
+            Version::Tls13,
+        ));
         let identity = problems.absorb(self.identity());
         let roots = problems.keep(match &self.root_ca_path {
             Some(path) => {
@@ -395,8 +391,8 @@ impl TlsOptions {
                 );
             }
         }
-        let (Some(limits), Some(identity), Some(roots), true) =
-            (limits, identity, roots, problems.is_empty())
+        let (Some(policy), Some(identity), Some(roots), true) =
+            (policy, identity, roots, problems.is_empty())
         else {
             return Err(problems);
         };
@@ -407,13 +403,11 @@ impl TlsOptions {
         if identity == Identity::Generated {
             notices.push("INSECURE: serving a generated certificate that agents cannot verify".to_owned());
         }
-        Ok(Transport::Tls {
-            identity,
-            roots,
-            require_client_certificate: self.require_client_certs
-                || matches!(authentication, Some(Authentication::Mtls { .. })),
-            limits,
-        })
+        let required = self.require_client_certs || matches!(authentication, Some(AuthRule::Mtls { .. }));
+        // A certificate that is shown without being required still has to be right, and can be matched.
+        let client_certificate =
+            if required { ClientCertificate::Required } else { ClientCertificate::Requested };
+        Ok(Transport::Tls { identity, roots, policy: Policy { client_certificate, ..policy } })
     }
 
     fn identity(&self) -> Result<Identity, Problems> {
@@ -425,11 +419,9 @@ impl TlsOptions {
             .into()),
             (None, None, true) => Ok(Identity::Generated),
             (Some(certificate), Some(key), false) => {
-                options::check_key_pair(("--tls-cert", certificate), ("--tls-key", key))
-                    .map(|()| {
-                        Identity::Kept(KeyPair::Files { certificate: certificate.clone(), key: key.clone() })
-                    })
-                    .map_err(Problems)
+                options::check_key_pair(("--tls-cert", certificate), ("--tls-key", key)).map(|()| {
+                    Identity::Kept(KeyPair::Files { certificate: certificate.clone(), key: key.clone() })
+                })
             }
             (None, None, false) => Ok(Identity::Kept(KeyPair::Secret(self.tls_secret_name.clone()))),
             (Some(_), None, false) => Err(half("--tls-cert", "--tls-key", &self.tls_secret_name)),
@@ -468,11 +460,11 @@ impl AuthenticationOptions {
 }
 
 impl KubernetesOptions {
-    fn check(&self) -> Result<(KubeAccess, String, Vec<NamePattern>), Problems> {
+    fn check(&self) -> Result<(Access, String, Vec<NamePattern>), Problems> {
         let mut problems = Problems::default();
         let access =
-            KubeAccess { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
-        let default_namespace = problems.keep(access.check());
+            Access { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
+        let default_namespace = problems.keep(options::check_access(&access));
         let namespace = match (filled(self.namespace.clone()), default_namespace) {
             (Some(namespace), _) => options::namespace_name("--namespace", &namespace).map(|()| namespace),
             (None, Some(Some(namespace))) => Ok(namespace),
@@ -489,7 +481,7 @@ impl KubernetesOptions {
                     NamePattern::new(text).map_err(|invalid| ("--allowed-namespaces", invalid).into()),
                 ));
         }
-        if let Some(selector) = &self.label_selector {
+        if let Some(selector) = self.label_selector.as_deref().filter(|selector| !selector.is_empty()) {
             problems.keep(
                 options::check_label_selector(selector)
                     .map_err(|invalid| ("--label-selector", invalid).into()),
@@ -503,11 +495,10 @@ impl KubernetesOptions {
 }
 
 impl LoggingOptions {
-    fn check(&self, notices: &mut Vec<String>) -> Result<Logging, Problems> {
+    fn check(&self) -> Result<Logging, Problems> {
         let levels = LogLevels::new(self.log_level.iter().map(String::as_str)).map_err(|invalid| {
             Problems(invalid.into_iter().map(|invalid| ("--log-level", invalid).into()).collect())
         })?;
-        notices.extend(levels.notices());
         Ok(Logging { format: self.log_format, levels })
     }
 }

@@ -45,13 +45,12 @@ fn the_defaults_are_those_of_upstream() {
     assert_eq!(settings.token_key, TokenKey::Secret("argocd-agent-jwt".to_owned()));
     assert_eq!(settings.max_message_size, 200 * 1024 * 1024);
     assert_eq!((settings.event_processors, settings.keepalive_min_interval), (10, None));
-    let Transport::Tls { identity, roots, require_client_certificate, limits } = settings.transport else {
+    let Transport::Tls { identity, roots, policy } = settings.transport else {
         panic!("not TLS");
     };
     assert_eq!(identity, Identity::Kept(KeyPair::Secret("argocd-agent-principal-tls".to_owned())));
     assert_eq!(roots, Roots::Secret("argocd-agent-ca".to_owned()));
-    assert!(require_client_certificate, "mtls makes the certificate a must");
-    assert_eq!(limits, Limits::default());
+    assert_eq!(policy, Policy::mutual(), "mtls makes the certificate a must");
     assert_eq!(settings.notices.len(), 2, "one line for each proxy: {:?}", settings.notices);
 }
 
@@ -105,8 +104,8 @@ fn every_mistake_is_reported_at_once() {
         "--keepalive-min-interval: \"soon\" is not a duration",
         "--ha-enabled asks for something that this version does not have",
         "--log-level: log level \"loud\" does not exist",
-        "--auth: \"CN=([^,]+\" is not a regular expression: unclosed group",
-        "--tls-min-version: TLS version \"ssl3\" is not supported",
+        "--auth: regular expression \"CN=([^,]+\" is wrong: unclosed group",
+        "--tls-min-version: TLS version \"ssl3\" does not exist",
         "--tls-cert is set, but --tls-key is not",
         "--root-ca-path: /no/ca cannot be read: No such file or directory (os error 2)",
         "--namespace is missing, and neither the pod nor the kubeconfig context names one",
@@ -125,7 +124,7 @@ fn methods_and_transports_that_cannot_work_together_are_refused() {
     let header = whats(settings(&["-nargocd", "--auth=header:x-name:^(.*)$"], &[]));
     assert_eq!(header, ["--auth header trusts a header that anybody could set over plain TLS"]);
     let good = settings(&["-nargocd", "--auth=header:X-Name:^(.*)$", "--insecure-plaintext"], &[]).unwrap();
-    assert!(matches!(good.authentication, Authentication::Header { name, .. } if name == "x-name"));
+    assert!(matches!(good.authentication, AuthRule::Header { name, .. } if name == "x-name"));
     let both = whats(settings(&[&GOOD[..], &["--insecure-tls-generate", "--tls-key=/k"]].concat(), &[]));
     assert_eq!(both, ["--insecure-tls-generate is set together with --tls-cert or --tls-key"]);
 }
@@ -134,14 +133,14 @@ fn methods_and_transports_that_cannot_work_together_are_refused() {
 fn a_method_that_cannot_name_an_agent_is_refused() {
     for (auth, what) in [
         ("", "--auth is missing: how agents prove who they are"),
-        ("mtls", "--auth: \"mtls\" lacks what the method is to do"),
-        ("oidc:x", "--auth: there is no method \"oidc\""),
+        ("mtls", "--auth: \"mtls\" does not begin with a known method and a colon"),
+        ("oidc:x", "--auth: \"oidc:x\" does not begin with a known method and a colon"),
         ("mtls:subject:CN=.*", "--auth: \"CN=.*\" has no group for the agent's name"),
         (
             "userpass:/no/file",
             "--auth userpass: /no/file cannot be read: No such file or directory (os error 2)",
         ),
-        ("header:a b:(.*)", "--auth header: \"a b\" is not the name of a header"),
+        ("header:a b:(.*)", "--auth: \"a b\" is not a header name"),
     ] {
         assert_eq!(whats(settings(&["-nargocd", "--auth", auth], &[]))[0], what);
     }
@@ -158,7 +157,7 @@ fn a_bad_line_among_the_users_is_named_by_its_number_and_not_shown() {
     assert!(!problems.to_string().contains("hunter2"));
     std::fs::write(&file, format!("a:$2y$10${}\n", "x".repeat(53))).unwrap();
     let settings = parse(folder.path(), &["-nargocd", &auth], &[]).unwrap();
-    assert!(matches!(settings.authentication, Authentication::UserPass { .. }));
+    assert!(matches!(settings.authentication, AuthRule::UserPass { .. }));
 }
 
 #[test]

@@ -20,17 +20,14 @@ mod tls;
 mod value;
 
 pub use compatibility::{Accepted, Effect, Kind, accept, review};
-pub use kubernetes::KubeAccess;
+pub use kubernetes::check_access;
 pub use listen::{HostPort, Listen};
 pub use load::{ConfigFile, Loaded, Origin, Setting, lenient, load, prepare};
 pub use logging::{LogFormat, LogLevels, Logging};
 pub use pattern::{NamePattern, namespace_name};
 pub use selector::check_label_selector;
-pub use tls::{
-    KeyPair, Limits, TlsVersion, check_certificates, check_key_pair, check_private_key, cipher_suites,
-    read_text,
-};
-pub use value::{Invalid, Secret, boolean, duration, regex};
+pub use tls::{KeyPair, check_certificates, check_key_pair, check_private_key, policy, read_text};
+pub use value::{Invalid, boolean, duration};
 
 /// One mistake and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

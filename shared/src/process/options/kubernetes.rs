@@ -1,77 +1,66 @@
 //! Which API server to talk to.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kube::config::{Kubeconfig, KubeconfigError};
 
 use super::Problem;
+use crate::kube::client::Access;
 
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Which API server to talk to: a kubeconfig file, or the cluster around this process.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct KubeAccess {
-    /// The kubeconfig file; none means `$KUBECONFIG`, `~/.kube/config`, then the cluster around this process.
-    pub kubeconfig: Option<PathBuf>,
-    /// The context in it; none means its current one.
-    pub context: Option<String>,
+/// Checks that there is an API server to talk to, and returns the namespace that comes with the access.
+pub fn check_access(access: &Access) -> Result<Option<String>, Problem> {
+    let (config, source) = match &access.kubeconfig {
+        Some(path) => {
+            let config = Kubeconfig::read_from(path).map_err(|error| unreadable(Some(path), &error))?;
+            (config, format!("{}", path.display()))
+        }
+        None => match find() {
+            Some(config) => (config?, "the default kubeconfig".to_owned()),
+            None => return in_cluster(access),
+        },
+    };
+    let wanted = access.context.as_ref().or(config.current_context.as_ref()).filter(|name| !name.is_empty());
+    let Some(wanted) = wanted else {
+        return Err(Problem::new(
+            format!("{source} has no current context"),
+            "name one with --kubecontext, or set it with kubectl config use-context",
+        ));
+    };
+    let Some(named) = config.contexts.iter().find(|context| &context.name == wanted) else {
+        let known: Vec<_> = config.contexts.iter().map(|context| context.name.as_str()).collect();
+        return Err(Problem::new(
+            format!("{source} has no context {wanted:?}"),
+            match known.as_slice() {
+                [] => "the file has no contexts at all: give another one with --kubeconfig".to_owned(),
+                known => format!("name one that it has with --kubecontext: {}", known.join(", ")),
+            },
+        ));
+    };
+    Ok(named.context.as_ref().and_then(|context| context.namespace.clone()).filter(|ns| !ns.is_empty()))
 }
 
-impl KubeAccess {
-    /// Checks that there is an API server to talk to, and returns the namespace that comes with the access.
-    pub fn check(&self) -> Result<Option<String>, Problem> {
-        let (config, source) = match &self.kubeconfig {
-            Some(path) => {
-                let config = Kubeconfig::read_from(path).map_err(|error| unreadable(Some(path), &error))?;
-                (config, format!("{}", path.display()))
-            }
-            None => match find() {
-                Some(config) => (config?, "the default kubeconfig".to_owned()),
-                None => return self.in_cluster(),
-            },
-        };
-        let wanted =
-            self.context.as_ref().or(config.current_context.as_ref()).filter(|name| !name.is_empty());
-        let Some(wanted) = wanted else {
-            return Err(Problem::new(
-                format!("{source} has no current context"),
-                "name one with --kubecontext, or set it with kubectl config use-context",
-            ));
-        };
-        let Some(named) = config.contexts.iter().find(|context| &context.name == wanted) else {
-            let known: Vec<_> = config.contexts.iter().map(|context| context.name.as_str()).collect();
-            return Err(Problem::new(
-                format!("{source} has no context {wanted:?}"),
-                match known.as_slice() {
-                    [] => "the file has no contexts at all: give another one with --kubeconfig".to_owned(),
-                    known => format!("name one that it has with --kubecontext: {}", known.join(", ")),
-                },
-            ));
-        };
-        Ok(named.context.as_ref().and_then(|context| context.namespace.clone()).filter(|ns| !ns.is_empty()))
+fn in_cluster(access: &Access) -> Result<Option<String>, Problem> {
+    if let Some(context) = &access.context {
+        return Err(Problem::new(
+            format!("--kubecontext {context} is set, but there is no kubeconfig"),
+            "give the file with --kubeconfig, or leave --kubecontext out inside a cluster",
+        ));
     }
-
-    fn in_cluster(&self) -> Result<Option<String>, Problem> {
-        if let Some(context) = &self.context {
-            return Err(Problem::new(
-                format!("--kubecontext {context} is set, but there is no kubeconfig"),
-                "give the file with --kubeconfig, or leave --kubecontext out inside a cluster",
-            ));
-        }
-        let folder = Path::new(SERVICE_ACCOUNT);
-        if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() || !folder.join("token").exists() {
-            return Err(Problem::new(
-                "there is no Kubernetes API to talk to: no --kubeconfig, no $KUBECONFIG, no ~/.kube/config, and \
+    let folder = Path::new(SERVICE_ACCOUNT);
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() || !folder.join("token").exists() {
+        return Err(Problem::new(
+            "there is no Kubernetes API to talk to: no --kubeconfig, no $KUBECONFIG, no ~/.kube/config, and \
                  this process does not run inside a cluster",
-                "give a kubeconfig file with --kubeconfig FILE",
-            ));
-        }
-        // The namespace is a convenience of the pod; without it the option has to say it.
-        Ok(std::fs::read_to_string(folder.join("namespace"))
-            .ok()
-            .map(|namespace| namespace.trim().to_owned())
-            .filter(|namespace| !namespace.is_empty()))
+            "give a kubeconfig file with --kubeconfig FILE",
+        ));
     }
+    // The namespace is a convenience of the pod; without it the option has to say it.
+    Ok(std::fs::read_to_string(folder.join("namespace"))
+        .ok()
+        .map(|namespace| namespace.trim().to_owned())
+        .filter(|namespace| !namespace.is_empty()))
 }
 
 /// The kubeconfig that kubectl would use, if there is one.
@@ -131,7 +120,7 @@ contexts:
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config");
         std::fs::write(&path, text).unwrap();
-        KubeAccess { kubeconfig: Some(path), context: context.map(str::to_owned) }.check()
+        check_access(&Access { kubeconfig: Some(path), context: context.map(str::to_owned) })
     }
 
     #[test]
@@ -147,8 +136,8 @@ contexts:
         assert!(problem.remedy.ends_with("here, there"), "{problem}");
         let problem = access("clusters: 3", None).unwrap_err();
         assert!(problem.what.contains("is not valid"), "{problem}");
-        let missing = KubeAccess { kubeconfig: Some("/does/not/exist".into()), context: None };
-        let problem = missing.check().unwrap_err();
+        let missing = Access { kubeconfig: Some("/does/not/exist".into()), context: None };
+        let problem = check_access(&missing).unwrap_err();
         assert!(problem.what.starts_with("kubeconfig /does/not/exist cannot be read"), "{problem}");
     }
 }

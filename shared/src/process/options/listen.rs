@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use tokio::net::TcpListener;
 
@@ -28,19 +28,26 @@ impl Listen {
         Self { host: Some(Ipv4Addr::LOCALHOST.to_string()), port: 0 }
     }
 
-    /// Opens the socket.
-    pub async fn bind(&self) -> io::Result<TcpListener> {
+    /// The address to bind. All interfaces are one dual-stack address where the machine has IPv6, as in Go.
+    pub fn address(&self) -> io::Result<SocketAddr> {
         match &self.host {
-            Some(host) => TcpListener::bind((host.as_str(), self.port)).await,
-            // One dual-stack socket where the machine has IPv6, as Go does it.
-            None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, self.port)).await {
-                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, self.port)).await
-                }
-                result => result,
-            },
+            Some(host) => (host.as_str(), self.port)
+                .to_socket_addrs()?
+                .next()
+                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"))),
+            None if has_ipv6() => Ok((Ipv6Addr::UNSPECIFIED, self.port).into()),
+            None => Ok((Ipv4Addr::UNSPECIFIED, self.port).into()),
         }
     }
+
+    /// Opens the socket.
+    pub async fn bind(&self) -> io::Result<TcpListener> {
+        TcpListener::bind(self.address()?).await
+    }
+}
+
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
 
 impl fmt::Display for Listen {

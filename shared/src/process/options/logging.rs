@@ -69,13 +69,10 @@ impl LogLevels {
         if invalid.is_empty() { Ok(levels) } else { Err(invalid) }
     }
 
-    /// A line for the log per component that was named but does not exist: upstream skips it, and so do we.
-    pub fn notices(&self) -> impl Iterator<Item = String> {
-        let unknown = self.components.keys().filter(|name| COMPONENTS.iter().all(|(known, _)| known != name));
-        unknown.map(|name| {
-            let known = COMPONENTS.map(|(known, _)| known).join(", ");
-            format!("--log-level: there is no component {name:?}, only {known}")
-        })
+    /// The components that were named but do not exist; upstream skips them with a warning, and so does telemetry.
+    pub fn unknown_components(&self) -> impl Iterator<Item = &str> {
+        let unknown = |name: &&str| COMPONENTS.iter().all(|(known, _)| known != name);
+        self.components.keys().map(String::as_str).filter(unknown)
     }
 
     /// The same as a directive for `tracing_subscriber::EnvFilter`.
@@ -116,13 +113,7 @@ mod tests {
     fn levels_are_read_by_component_and_mistakes_are_reported_together() {
         let levels = LogLevels::new(["debug", " grpc-event = trace", "nothing=warn", ""]).unwrap();
         assert_eq!(levels.default, LevelFilter::DEBUG);
-        assert_eq!(
-            levels.notices().collect::<Vec<_>>(),
-            [
-                "--log-level: there is no component \"nothing\", only grpc-event, informer-event-buffer, redis-proxy, \
-              resource-proxy"
-            ]
-        );
+        assert_eq!(levels.unknown_components().collect::<Vec<_>>(), ["nothing"]);
         assert!(levels.directives().starts_with("info,tiphys=debug,"));
         assert!(levels.directives().contains(",tiphys_shared::wire=trace"));
         assert_eq!(LogLevels::new([]).unwrap().directives(), "info");

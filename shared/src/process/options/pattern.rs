@@ -5,7 +5,7 @@ use std::fmt;
 use regex::Regex;
 
 use super::Problem;
-use super::value::Invalid;
+use super::value::{self, Invalid};
 
 /// A name, a glob (`*`, `?`, `[a-z]`, `[!a-z]`, `{a,b}`), or a regular expression between slashes.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ impl NamePattern {
     /// Reads a pattern.
     pub fn new(text: &str) -> Result<Self, Invalid> {
         let rule = if let Some(inner) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) {
-            Rule::Expression(super::regex(inner)?)
+            Rule::Expression(value::regex(inner)?)
         } else if text == "*" {
             Rule::Any
         } else if text.contains(['*', '?', '[', '{', '\\']) {

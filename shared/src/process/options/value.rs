@@ -1,6 +1,5 @@
-//! Values that are written as one word: booleans, durations, regular expressions, secrets.
+//! Values that are written as one word: booleans, durations, regular expressions.
 
-use std::fmt;
 use std::time::Duration;
 
 /// Why a text is not a value of the kind that an option wants, and what would be.
@@ -17,28 +16,6 @@ impl Invalid {
     /// A complaint and its remedy.
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into() }
-    }
-}
-
-/// A text that does not print.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps `text`.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text itself, for the one place that needs it.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(***)")
     }
 }
 
@@ -114,7 +91,7 @@ fn digits(text: &str) -> (&str, &str) {
 }
 
 /// Compiles a regular expression.
-pub fn regex(text: &str) -> Result<regex::Regex, Invalid> {
+pub(super) fn regex(text: &str) -> Result<regex::Regex, Invalid> {
     regex::Regex::new(text).map_err(|error| {
         // The crate draws the pattern with a caret on several lines; its last line says what is wrong.
         let message = error.to_string();
@@ -172,11 +149,6 @@ mod tests {
         for bad in ["", "yes", "no", "tRUE", "2", "on"] {
             assert!(boolean(bad).is_err(), "{bad:?} was accepted");
         }
-    }
-
-    #[test]
-    fn a_secret_does_not_print() {
-        assert_eq!(format!("{:?}", Some(Secret::new("hunter2"))), "Some(Secret(***))");
     }
 
     #[test]
