@@ -9,7 +9,8 @@ set -euo pipefail
 
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")/kube" && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tiphys
-hash=$(cd "$source" && sha256sum go.mod go.sum ./*.go "../${BASH_SOURCE[0]##*/}" | sha256sum | cut -c1-16)
+hash=$(cd "$source" && printf '%s\0' go.mod go.sum "../${BASH_SOURCE[0]##*/}" ./*.go | grep -zv '_test\.go$' |
+  xargs -0 sha256sum | sha256sum | cut -c1-16)
 binary=$cache/kube-$hash
 
 build() {

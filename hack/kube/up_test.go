@@ -206,6 +206,65 @@ func TestAKilledParentTakesTheCommandAndItsDescendantsAlong(t *testing.T) {
 	waitGone(t, pids)
 }
 
+func TestTheFleetEndsWithItsParentAndLeavesNoFile(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	f := fleet{dir: dir}
+	parent := exec.Command("sh", "-c", `"$1" up --dir "$2" 2>"$2/talk" | { read line; echo "$line"; }`, "sh", self, dir)
+	// A pipe keeps the shell waiting for the fleet after it has read the line; killed, it leaves the fleet alone.
+	out, err := parent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, len("ready\n"))
+	if _, err := out.Read(line); err != nil || string(line) != "ready\n" {
+		talk, _ := os.ReadFile(filepath.Join(dir, "talk"))
+		t.Fatalf("not ready: %q %v\n%s", line, err, talk)
+	}
+	pids := descendants(t, parent.Process.Pid)
+	if len(pids) < 3 || !exists(f.dataPath()) {
+		t.Fatalf("want tiphys-kube, etcd and kube-apiserver, found %v", pids)
+	}
+	if err := parent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = parent.Wait() // Killed.
+	waitGone(t, pids)
+	if exists(f.dataPath()) || exists(f.kubeconfigPath()) {
+		t.Error("files are left")
+	}
+}
+
+func TestTheServersOfKubebuilderAssetsAreUsedIfNamed(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	assets := t.TempDir()
+	for name, command := range map[string]string{"etcd": commandEtcd, "kube-apiserver": commandAPIServer} {
+		script := fmt.Sprintf("#!/bin/sh\n: > '%s/%s-used'\nexec '%s' %s \"$@\"\n", assets, name, self, command)
+		if err := os.WriteFile(filepath.Join(assets, name), []byte(script), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd, talk := upCommand(t, "--", "true")
+	cmd.Env = append(os.Environ(), "KUBEBUILDER_ASSETS="+assets)
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, talk)
+	}
+	for _, name := range []string{"etcd", "kube-apiserver"} {
+		if !exists(filepath.Join(assets, name+"-used")) {
+			t.Errorf("%s was not used", name)
+		}
+	}
+}
+
 func TestAServerThatDiesEndsTheFleetAndIsNamed(t *testing.T) {
 	dir := t.TempDir()
 	started := filepath.Join(dir, "started")
