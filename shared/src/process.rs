@@ -1,3 +1,10 @@
 //! Running at all: options, logs, metrics, readiness, shutdown.
 
+pub mod admin;
+pub mod backoff;
+pub mod clock;
+pub mod metrics;
 pub mod options;
+pub mod readiness;
+pub mod tasks;
+pub mod telemetry;
