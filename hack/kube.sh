@@ -24,7 +24,7 @@ build() {
   version=$(cd "$source" && go list -m -f '{{.Version}}' k8s.io/kubernetes)
   rest=${version#v*.}
   local name=k8s.io/component-base/version
-  (cd "$source" && CGO_ENABLED=0 nice -n 5 go build -trimpath -o "$binary.new" -ldflags "-s -w \
+  (cd "$source" && CGO_ENABLED=0 nice -n 5 go build -trimpath -buildvcs=false -o "$binary.new" -ldflags "-s -w \
     -X $name.gitVersion=$version -X $name.gitMajor=1 -X $name.gitMinor=${rest%%.*}" .)
   mv "$binary.new" "$binary"
 }
