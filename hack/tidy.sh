@@ -25,10 +25,8 @@ for file in "${sources[@]}"; do
   case $file in
     */src/lib.rs | */src/main.rs | */src/bin/*.rs | */build.rs) continue ;;
   esac
-  case $(basename "$folder") in
-    tests | benches | examples) continue ;; # Each is a root of its own.
-  esac
-  [ "$name" = main ] && continue
+  # Each of these is a root of its own; a folder of tests inside a module is not.
+  [[ $folder =~ ^[^/]+/(tests|benches|examples)$ || $name = main ]] && continue
   parents=()
   for parent in "$folder.rs" "$folder/lib.rs" "$folder/main.rs"; do
     [ -f "$parent" ] && parents+=("$parent")
