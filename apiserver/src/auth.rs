@@ -1,0 +1,52 @@
+//! Who is asking. Whoever is known may do everything: there is no authorisation here.
+
+use crate::Inner;
+use crate::status::Failure;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) groups: Vec<&'static str>,
+}
+
+impl User {
+    pub(crate) fn anonymous() -> Self {
+        Self { name: "system:anonymous".into(), groups: vec!["system:unauthenticated"] }
+    }
+
+    pub(crate) fn known(name: &str) -> Self {
+        Self { name: name.into(), groups: vec!["system:authenticated"] }
+    }
+
+    fn admin() -> Self {
+        Self { name: "system:admin".into(), groups: vec!["system:masters", "system:authenticated"] }
+    }
+}
+
+/// Identifies the caller by its bearer token.
+///
+/// A server without tokens lets everybody in. A call from within the process needs none, but one that it
+/// brings has to be right.
+pub(crate) fn authenticate(server: &Inner, headers: &HeaderMap, in_process: bool) -> Result<User, Failure> {
+    let token = match headers.get(AUTHORIZATION) {
+        None => None,
+        Some(value) => Some(value.to_str().ok().and_then(bearer).ok_or_else(Failure::unauthorized)?),
+    };
+    match token {
+        Some(token) => match server.tokens.get(token) {
+            Some(user) => Ok(User::known(user)),
+            None if server.tokens.is_empty() => Ok(User::admin()),
+            None => Err(Failure::unauthorized()),
+        },
+        None if in_process || server.tokens.is_empty() => Ok(User::admin()),
+        None => Err(Failure::unauthorized()),
+    }
+}
+
+fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}

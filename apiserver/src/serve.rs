@@ -1,0 +1,407 @@
+//! HTTP in, HTTP out: what a request means, and what it is answered with.
+
+pub(crate) mod negotiate;
+pub(crate) mod present;
+mod read;
+mod request;
+pub(crate) mod table;
+
+use crate::auth::User;
+use crate::discovery;
+use crate::resource::{Resource, Verbs};
+use crate::status::{Failure, cause};
+use crate::write::{self, Answer, Call, DeleteOptions, FieldValidation, Part, Propagation};
+use crate::{Inner, auth, review, watch};
+use bytes::Bytes;
+use futures::StreamExt;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody};
+use negotiate::Encoding;
+use present::{Form, Presenter};
+use read::Scope;
+use request::{Query, ResourcePath, Target};
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The body of a response: whole, or events as they happen.
+pub type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
+
+/// The largest body that is read.
+const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// How a request came in.
+#[derive(Clone)]
+pub(crate) struct Arrival {
+    /// From within the process: trusted unless it carries a token.
+    pub(crate) in_process: bool,
+    /// Ends watches.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Answers a request.
+pub(crate) async fn handle<B>(
+    server: Arc<Inner>,
+    arrival: Arrival,
+    request: Request<B>,
+) -> Response<ResponseBody>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<tower::BoxError>,
+{
+    let (head, body) = request.into_parts();
+    let body = match Limited::new(body, BODY_LIMIT).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(why) if why.is::<LengthLimitError>() => return refuse(&Failure::too_large(BODY_LIMIT)),
+        Err(why) => return refuse(&Failure::bad_request(format!("unable to read the body: {why}"))),
+    };
+    let exchange = Exchange { server: &server, arrival: &arrival, head: &head, body: &body };
+    exchange.answer().unwrap_or_else(|failure| refuse(&failure))
+}
+
+fn full(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
+    let mut response = Response::new(Full::new(body.into()).boxed_unsync());
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+fn refuse(failure: &Failure) -> Response<ResponseBody> {
+    let mut response = full(failure.code, "application/json", failure.to_value().to_string());
+    if let Some(seconds) = failure.retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.max(1).into());
+    }
+    if failure.code == 401 {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+/// The path leads nowhere: as the API server has it, this is not a `Status`.
+fn nowhere() -> Response<ResponseBody> {
+    full(404, "text/plain; charset=utf-8", "404 page not found\n")
+}
+
+/// One request, with everything that is needed to answer it.
+struct Exchange<'a> {
+    server: &'a Arc<Inner>,
+    arrival: &'a Arrival,
+    head: &'a http::request::Parts,
+    body: &'a Bytes,
+}
+
+impl Exchange<'_> {
+    fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    fn answer(&self) -> Result<Response<ResponseBody>, Failure> {
+        let target = request::target(self.head.uri.path());
+        let user = match auth::authenticate(self.server, self.headers(), self.arrival.in_process) {
+            Ok(user) => user,
+            // Probes need no token.
+            Err(_) if matches!(target, Target::Health | Target::Version) => User::anonymous(),
+            Err(failure) => return Err(failure),
+        };
+        let path = match target {
+            Target::Resource(path) => path,
+            Target::Unknown => return Ok(nowhere()),
+            other => {
+                if !matches!(self.head.method, Method::GET | Method::HEAD) {
+                    return Err(Failure::method_not_allowed());
+                }
+                return self.document(&other);
+            }
+        };
+        let Some(resource) = self.server.find(&path.group, &path.version, &path.plural) else {
+            return Ok(nowhere());
+        };
+        let query = Query::parse(self.head.uri.query().unwrap_or_default())
+            .ok_or_else(|| Failure::bad_request("the query cannot be decoded"))?;
+        self.resource(&resource, &path, &query, &user)
+    }
+
+    /// Documents about the server and what it serves.
+    fn document(&self, target: &Target) -> Result<Response<ResponseBody>, Failure> {
+        let headers = self.headers();
+        let aggregated = discovery::aggregated_version(&negotiate::accepted(headers));
+        let value = match target {
+            Target::Health => return Ok(full(200, "text/plain; charset=utf-8", "ok")),
+            Target::Version => self.server.version.to_value(),
+            Target::Index => discovery::index(self.server),
+            Target::CoreVersions | Target::Groups => {
+                let core = *target == Target::CoreVersions;
+                if let Some(version) = aggregated {
+                    let body = discovery::aggregated(self.server, core, version).to_string();
+                    return Ok(full(200, version.content_type(), body));
+                }
+                if core { discovery::core_versions() } else { discovery::groups(self.server) }
+            }
+            Target::Group(group) => match discovery::group(self.server, group) {
+                Some(value) => value,
+                None => return Ok(nowhere()),
+            },
+            Target::Resources { group, version } => match discovery::resources(self.server, group, version) {
+                Some(value) => value,
+                None => return Ok(nowhere()),
+            },
+            Target::OpenApiV3 => discovery::openapi_v3_index(self.server),
+            Target::OpenApiV3Group { group, version } => {
+                match discovery::openapi_v3(self.server, group, version) {
+                    Some(value) => value,
+                    None => return Ok(nowhere()),
+                }
+            }
+            Target::OpenApiV2 => discovery::openapi_v2(self.server),
+            Target::Resource(_) | Target::Unknown => return Ok(nowhere()),
+        };
+        let encoding = negotiate::plain(headers)?;
+        let body = negotiate::encode(encoding, value.to_string().into_bytes())?;
+        Ok(full(200, encoding.content_type(), body))
+    }
+
+    fn resource(
+        &self,
+        resource: &Arc<Resource>,
+        path: &ResourcePath,
+        query: &Query,
+        user: &User,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        if path.namespace.is_some() && !resource.namespaced {
+            return Ok(nowhere());
+        }
+        if resource.namespaced && path.namespace.is_none() && path.name.is_some() {
+            return Ok(nowhere());
+        }
+        if resource.verbs == Verbs::Review {
+            if self.head.method != Method::POST || path.name.is_some() {
+                return Err(Failure::method_not_allowed());
+            }
+            return self.review(resource, user);
+        }
+        let part = match path.subresource.as_deref() {
+            None => Part::Whole,
+            Some(name) if !resource.subresources().contains(&name) => return Err(Failure::no_such_resource()),
+            Some("status") => Part::Status,
+            Some(_) => Part::Finalize,
+        };
+        let namespace = path.namespace.as_deref().unwrap_or_default();
+        let scope = Scope { server: self.server, resource, namespace };
+        let everywhere = resource.namespaced && path.namespace.is_none();
+        match (&self.head.method, path.name.as_deref()) {
+            (&Method::GET, None) => self.collection(&scope, query),
+            (&Method::GET, Some(name)) if part != Part::Finalize => {
+                let (encoding, form) = negotiate::objects(self.headers(), query.get("includeObject"), false)?;
+                self.send(200, encoding, read::get(&scope, name, query, form)?, &[])
+            }
+            (&Method::POST, None) if !everywhere => {
+                let call = self.call(&scope, query, part, "")?;
+                self.written(&call, query, |call| {
+                    write::create(call, negotiate::body(self.headers(), self.body)?)
+                })
+            }
+            (&Method::PUT, Some(name)) => {
+                let call = self.call(&scope, query, part, name)?;
+                self.written(&call, query, |call| {
+                    write::update(call, negotiate::body(self.headers(), self.body)?)
+                })
+            }
+            (&Method::PATCH, Some(name)) if part != Part::Finalize => {
+                let kind = negotiate::patch_kind(self.headers(), resource.is_custom())?;
+                let call = self.call(&scope, query, part, name)?;
+                self.written(&call, query, |call| write::patch(call, kind, self.body))
+            }
+            (&Method::DELETE, Some(name)) if part == Part::Whole => {
+                let (options, dry_run) = self.delete_options(query)?;
+                let mut call = self.call(&scope, query, part, name)?;
+                call.dry_run |= dry_run;
+                self.written(&call, query, |call| write::delete(call, &options))
+            }
+            (&Method::DELETE, None) if !everywhere => self.delete_collection(&scope, query),
+            _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
+    fn review(&self, resource: &Arc<Resource>, user: &User) -> Result<Response<ResponseBody>, Failure> {
+        let encoding = negotiate::plain(self.headers())?;
+        let body = negotiate::body(self.headers(), self.body)?;
+        let answer = review::answer(self.server, resource, body, user)?;
+        self.send(201, encoding, answer.to_string().into_bytes(), &[])
+    }
+
+    fn send(
+        &self,
+        code: u16,
+        encoding: Encoding,
+        json: Vec<u8>,
+        warnings: &[String],
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let mut response = full(code, encoding.content_type(), negotiate::encode(encoding, json)?);
+        for warning in warnings {
+            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                response.headers_mut().append(WARNING, value);
+            }
+        }
+        Ok(response)
+    }
+
+    fn call<'b>(
+        &self,
+        scope: &Scope<'b>,
+        query: &Query,
+        part: Part,
+        name: &'b str,
+    ) -> Result<Call<'b>, Failure> {
+        let unsupported = |parameter: &str, value: &str, known: &str| {
+            Failure::invalid(
+                "meta.k8s.io",
+                "Options",
+                "",
+                &[cause(
+                    parameter,
+                    "FieldValueNotSupported",
+                    format!("Unsupported value: {value:?}: supported values: {known}"),
+                )],
+            )
+        };
+        let mut dry_run = false;
+        for value in query.all("dryRun") {
+            if value != "All" {
+                return Err(unsupported("dryRun", value, "\"All\""));
+            }
+            dry_run = true;
+        }
+        let validation = match query.get("fieldValidation") {
+            "Ignore" => FieldValidation::Ignore,
+            "" | "Warn" => FieldValidation::Warn,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                return Err(unsupported("fieldValidation", other, "\"\", \"Ignore\", \"Strict\", \"Warn\""));
+            }
+        };
+        Ok(Call {
+            server: scope.server,
+            resource: scope.resource,
+            namespace: scope.namespace,
+            name,
+            part,
+            dry_run,
+            validation,
+        })
+    }
+
+    /// Carries out a write and sends what came of it.
+    fn written(
+        &self,
+        call: &Call<'_>,
+        query: &Query,
+        write: impl FnOnce(&Call<'_>) -> Result<Answer, Failure>,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        // Before anything is done, so that a refusal has no effect.
+        let (encoding, form) = negotiate::objects(self.headers(), query.get("includeObject"), false)?;
+        let answer = write(call)?;
+        let json = match answer.body {
+            write::Body::Object { content, revision } => {
+                let presenter = Presenter::new(call.resource.clone(), form, self.server.now().as_second());
+                presenter.object(&content, revision)
+            }
+            write::Body::Value(value) => value.to_string().into_bytes(),
+        };
+        self.send(answer.code, encoding, json, &answer.warnings)
+    }
+
+    fn collection(&self, scope: &Scope<'_>, query: &Query) -> Result<Response<ResponseBody>, Failure> {
+        let (encoding, form) = negotiate::objects(self.headers(), query.get("includeObject"), true)?;
+        if !query.flag("watch").unwrap_or(false) {
+            return self.send(200, encoding, read::list(scope, query, form)?, &[]);
+        }
+        if encoding != Encoding::Json {
+            return Err(Failure::not_acceptable());
+        }
+        let watch = read::watch(scope, query, form, self.arrival.shutdown.clone())?;
+        let frames = watch::stream(watch).map(|chunk| Ok(http_body::Frame::data(chunk)));
+        let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+        Ok(response)
+    }
+
+    /// The options of a delete, from the body or the query, and whether it is a dry run.
+    fn delete_options(&self, query: &Query) -> Result<(DeleteOptions, bool), Failure> {
+        let body = if self.body.is_empty() { json!({}) } else { negotiate::body(self.headers(), self.body)? };
+        if !body.is_object() {
+            return Err(Failure::bad_request("the body is not a JSON object"));
+        }
+        let policy = match body["propagationPolicy"].as_str() {
+            Some(policy) => policy,
+            None => query.get("propagationPolicy"),
+        };
+        let orphan = match query.flag("orphanDependents") {
+            None => body["orphanDependents"].as_bool(),
+            given => given,
+        };
+        let invalid = |field: &str, message: String| {
+            Failure::invalid("", "DeleteOptions", "", &[cause(field, "FieldValueInvalid", message)])
+        };
+        let propagation = match (policy, orphan) {
+            ("", None) => None,
+            ("", Some(true)) => Some(Propagation::Orphan),
+            ("", Some(false)) => Some(Propagation::Background),
+            (_, Some(_)) => {
+                return Err(invalid(
+                    "propagationPolicy",
+                    format!(
+                        "Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set"
+                    ),
+                ));
+            }
+            ("Orphan", _) => Some(Propagation::Orphan),
+            ("Foreground", _) => Some(Propagation::Foreground),
+            ("Background", _) => Some(Propagation::Background),
+            (other, _) => {
+                return Err(invalid(
+                    "propagationPolicy",
+                    format!(
+                        "Invalid value: {other:?}: must be one of \"Background\", \"Foreground\", \"Orphan\""
+                    ),
+                ));
+            }
+        };
+        let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(ToOwned::to_owned);
+        let preconditions = &body["preconditions"];
+        let dry_run = match body["dryRun"].as_array().map(Vec::as_slice) {
+            None | Some([]) => false,
+            Some(values) if values.iter().all(|v| v == "All") => true,
+            Some(_) => return Err(invalid("dryRun", "Unsupported value: supported values: \"All\"".into())),
+        };
+        let options = DeleteOptions {
+            uid: text(&preconditions["uid"]),
+            revision: text(&preconditions["resourceVersion"]),
+            propagation,
+        };
+        Ok((options, dry_run))
+    }
+
+    fn delete_collection(&self, scope: &Scope<'_>, query: &Query) -> Result<Response<ResponseBody>, Failure> {
+        let (encoding, _) = negotiate::objects(self.headers(), "", true)?;
+        let (options, dry_run) = self.delete_options(query)?;
+        let page = read::page(scope, query)?;
+        for stored in &page.items {
+            let mut call = self.call(scope, query, Part::Whole, stored.key.name())?;
+            call.dry_run |= dry_run;
+            match write::delete(&call, &options) {
+                Ok(_) => {}
+                // Somebody else was faster.
+                Err(failure) if failure.code == 404 => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.send(200, encoding, read::shown(scope, &page, Form::Plain), &[])
+    }
+}

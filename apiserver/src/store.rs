@@ -1,0 +1,401 @@
+//! The state of a cluster: one revision counter, one ordered map, and per resource a window of past changes.
+//!
+//! The map is persistent (its clone is a pointer), so a reader lists without holding the lock. An older state is
+//! the present one with the changes of the window undone, which is how paged lists stay consistent without
+//! anybody keeping snapshots.
+
+use bytes::Bytes;
+use imbl::OrdMap;
+use parking_lot::Mutex;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where an object lives: `storage/namespace/name`, or `storage/name` for cluster-wide kinds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    path: Arc<str>,
+    storage_end: u32,
+    name_start: u32,
+}
+
+impl Key {
+    pub(crate) fn new(storage: &str, namespace: &str, name: &str) -> Self {
+        let mut path = String::with_capacity(storage.len() + namespace.len() + name.len() + 2);
+        path.push_str(storage);
+        path.push('/');
+        if !namespace.is_empty() {
+            path.push_str(namespace);
+            path.push('/');
+        }
+        let name_start = path.len() as u32;
+        path.push_str(name);
+        Self { path: path.into(), storage_end: storage.len() as u32, name_start }
+    }
+
+    /// The whole path; its order is the order of lists.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    pub(crate) fn storage(&self) -> &str {
+        &self.path[..self.storage_end as usize]
+    }
+
+    /// Empty for cluster-wide kinds.
+    pub(crate) fn namespace(&self) -> &str {
+        let from = self.storage_end as usize + 1;
+        let to = self.name_start as usize;
+        if to > from { &self.path[from..to - 1] } else { "" }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.path[self.name_start as usize..]
+    }
+}
+
+/// One object as of one revision.
+///
+/// Type and resource version are not part of what is kept: they are put in front when it is sent, so the same
+/// bytes serve every version of a kind and the event that tells of its deletion.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) key: Key,
+    pub(crate) revision: u64,
+    pub(crate) content: Content,
+}
+
+/// What is kept of an object.
+#[derive(Debug, Clone)]
+pub(crate) struct Content {
+    labels: BTreeMap<String, String>,
+    /// What follows `"metadata":{"resourceVersion":"…",` in the object's JSON.
+    tail: Bytes,
+}
+
+/// What an object starts with, for one version of a kind: `{"kind":…,"apiVersion":…,`.
+pub(crate) fn type_prefix(api_version: &str, kind: &str) -> String {
+    format!("{{\"kind\":{},\"apiVersion\":{},", Value::from(kind), Value::from(api_version))
+}
+
+impl Content {
+    /// Takes an object apart. Type and resource version are dropped.
+    pub(crate) fn from_value(value: &Value) -> Self {
+        let empty = Map::new();
+        let object = value.as_object().unwrap_or(&empty);
+        let mut tail = String::with_capacity(512);
+        let mut labels = BTreeMap::new();
+        if let Some(metadata) = object.get("metadata").and_then(Value::as_object) {
+            let mut first = true;
+            for (key, value) in metadata.iter().filter(|(key, _)| *key != "resourceVersion") {
+                if !first {
+                    tail.push(',');
+                }
+                first = false;
+                push_member(&mut tail, key, value);
+            }
+            if let Some(map) = metadata.get("labels").and_then(Value::as_object) {
+                labels = map.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect();
+            }
+        }
+        tail.push('}');
+        for (key, value) in
+            object.iter().filter(|(k, _)| !matches!(k.as_str(), "metadata" | "kind" | "apiVersion"))
+        {
+            tail.push(',');
+            push_member(&mut tail, key, value);
+        }
+        tail.push('}');
+        tail.shrink_to_fit();
+        Self { labels, tail: Bytes::from(tail) }
+    }
+
+    pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+
+    /// Writes the whole object. `prefix` comes from [`type_prefix`], or is `{` to leave the type out.
+    pub(crate) fn write(&self, out: &mut Vec<u8>, prefix: &str, revision: Option<u64>) {
+        out.reserve(prefix.len() + self.tail.len() + 64);
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(b"\"metadata\":{");
+        if let Some(revision) = revision {
+            out.extend_from_slice(b"\"resourceVersion\":\"");
+            out.extend_from_slice(revision.to_string().as_bytes());
+            out.extend_from_slice(b"\"");
+            if self.tail.first() != Some(&b'}') {
+                out.push(b',');
+            }
+        }
+        out.extend_from_slice(&self.tail);
+    }
+
+    /// The object without its type; what was written by `from_value` always parses.
+    pub(crate) fn to_value(&self, revision: Option<u64>) -> Value {
+        let mut text = Vec::new();
+        self.write(&mut text, "{", revision);
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// Bytes kept for it, roughly.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.tail.len()
+    }
+}
+
+fn push_member(out: &mut String, key: &str, value: &Value) {
+    use std::fmt::Write;
+    // Writing to a string cannot fail.
+    let _ = write!(out, "{}:{}", Value::from(key), value);
+}
+
+impl Stored {
+    pub(crate) fn to_value(&self) -> Value {
+        self.content.to_value(Some(self.revision))
+    }
+}
+
+/// One step of the history of one resource.
+#[derive(Debug, Clone)]
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    pub(crate) before: Option<Arc<Stored>>,
+    pub(crate) after: Option<Arc<Stored>>,
+}
+
+impl Change {
+    fn key(&self) -> Option<&Key> {
+        self.after.as_ref().or(self.before.as_ref()).map(|s| &s.key)
+    }
+}
+
+struct Ring {
+    changes: VecDeque<Change>,
+    /// Changes up to and including this revision are forgotten.
+    floor: u64,
+    /// Rises when everything that watches has to end.
+    epoch: u64,
+    notify: watch::Sender<()>,
+}
+
+impl Ring {
+    fn new(floor: u64) -> Self {
+        Self { changes: VecDeque::new(), floor, epoch: 0, notify: watch::Sender::new(()) }
+    }
+}
+
+/// What to do with an object.
+pub(crate) enum Write {
+    Put(Content),
+    Remove,
+}
+
+/// The state that a write was made from is no longer the present one.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Clash;
+
+/// A consistent view at one revision.
+pub(crate) struct Snapshot {
+    pub(crate) revision: u64,
+    objects: OrdMap<Arc<str>, Arc<Stored>>,
+}
+
+impl Snapshot {
+    /// Objects whose path starts with `prefix`, in order, from `start` on.
+    pub(crate) fn range<'a>(
+        &'a self,
+        prefix: &'a str,
+        start: Option<&'a str>,
+    ) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
+        let from = start.filter(|s| *s > prefix).unwrap_or(prefix);
+        self.objects
+            .range::<_, str>((Bound::Included(from), Bound::Unbounded))
+            .map(|(_, stored)| stored)
+            .take_while(move |stored| stored.key.path().starts_with(prefix))
+    }
+}
+
+/// Why a revision cannot be served.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum OutOfRange {
+    /// Forgotten; the oldest still known is given.
+    Old { oldest: u64 },
+    /// Not yet there; the present one is given.
+    Future { current: u64 },
+}
+
+/// What a watcher finds when it looks.
+pub(crate) enum Pull {
+    /// Changes after its position, and the revision up to which it then has seen everything.
+    Changes(Vec<Change>, u64),
+    Expired {
+        oldest: u64,
+    },
+    /// The resource is gone as such.
+    Closed,
+}
+
+struct State {
+    revision: u64,
+    objects: OrdMap<Arc<str>, Arc<Stored>>,
+    rings: HashMap<Box<str>, Ring>,
+    /// Floor of rings that do not exist yet.
+    floor: u64,
+}
+
+/// The store. Every operation is short and takes one lock.
+pub(crate) struct Store {
+    window: usize,
+    state: Mutex<State>,
+}
+
+impl Store {
+    /// An empty store whose next change gets a revision above `revision`.
+    pub(crate) fn new(window: usize, revision: u64) -> Self {
+        let revision = revision.max(1);
+        Self {
+            window: window.max(1),
+            state: Mutex::new(State {
+                revision,
+                objects: OrdMap::new(),
+                rings: HashMap::new(),
+                floor: if revision > 1 { revision } else { 0 },
+            }),
+        }
+    }
+
+    pub(crate) fn revision(&self) -> u64 {
+        self.state.lock().revision
+    }
+
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.state.lock().objects.get(key.path()).cloned()
+    }
+
+    /// Puts or removes an object if its present revision is `expected` (`None`: it is not there).
+    pub(crate) fn commit(&self, key: &Key, expected: Option<u64>, write: Write) -> Result<Change, Clash> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let before = state.objects.get(key.path()).cloned();
+        if before.as_ref().map(|b| b.revision) != expected {
+            return Err(Clash);
+        }
+        state.revision += 1;
+        let revision = state.revision;
+        let after = match write {
+            Write::Put(content) => {
+                // The key of the first revision is kept, so all revisions share its text.
+                let key = before.as_ref().map_or_else(|| key.clone(), |b| b.key.clone());
+                let stored = Arc::new(Stored { key, revision, content });
+                state.objects.insert(stored.key.path.clone(), stored.clone());
+                Some(stored)
+            }
+            Write::Remove => {
+                state.objects.remove(key.path());
+                None
+            }
+        };
+        let change = Change { revision, before, after };
+        let floor = state.floor;
+        if !state.rings.contains_key(key.storage()) {
+            state.rings.insert(key.storage().into(), Ring::new(floor));
+        }
+        if let Some(ring) = state.rings.get_mut(key.storage()) {
+            if ring.changes.len() >= self.window
+                && let Some(oldest) = ring.changes.pop_front()
+            {
+                ring.floor = oldest.revision;
+            }
+            ring.changes.push_back(change.clone());
+            ring.notify.send_replace(());
+        }
+        Ok(change)
+    }
+
+    /// The present state, or that of an earlier revision as far as `storage` is concerned.
+    pub(crate) fn snapshot(&self, storage: &str, at: Option<u64>) -> Result<Snapshot, OutOfRange> {
+        let state = self.state.lock();
+        let mut objects = state.objects.clone();
+        let Some(at) = at else { return Ok(Snapshot { revision: state.revision, objects }) };
+        if at > state.revision {
+            return Err(OutOfRange::Future { current: state.revision });
+        }
+        let Some(ring) = state.rings.get(storage) else {
+            if at < state.floor {
+                return Err(OutOfRange::Old { oldest: state.floor });
+            }
+            return Ok(Snapshot { revision: at, objects });
+        };
+        if at < ring.floor {
+            return Err(OutOfRange::Old { oldest: ring.floor });
+        }
+        let undo: Vec<Change> = ring.changes.iter().rev().take_while(|c| c.revision > at).cloned().collect();
+        drop(state);
+        for change in undo {
+            match (&change.before, change.key()) {
+                (Some(before), _) => {
+                    objects.insert(before.key.path.clone(), before.clone());
+                }
+                (None, Some(key)) => {
+                    objects.remove(key.path());
+                }
+                (None, None) => {}
+            }
+        }
+        Ok(Snapshot { revision: at, objects })
+    }
+
+    /// A signal for changes of `storage`, with the epoch in which it is taken.
+    pub(crate) fn subscribe(&self, storage: &str) -> (watch::Receiver<()>, u64) {
+        let mut state = self.state.lock();
+        let floor = state.floor;
+        let ring = state.rings.entry(storage.into()).or_insert_with(|| Ring::new(floor));
+        (ring.notify.subscribe(), ring.epoch)
+    }
+
+    /// At most `limit` changes of `storage` after `position`.
+    pub(crate) fn changes_after(&self, storage: &str, position: u64, epoch: u64, limit: usize) -> Pull {
+        let state = self.state.lock();
+        let Some(ring) = state.rings.get(storage) else {
+            return Pull::Changes(Vec::new(), state.revision.max(position));
+        };
+        if position < ring.floor {
+            return Pull::Expired { oldest: ring.floor };
+        }
+        let from = ring.changes.partition_point(|c| c.revision <= position);
+        let changes: Vec<Change> = ring.changes.range(from..).take(limit).cloned().collect();
+        if changes.is_empty() && ring.epoch != epoch {
+            return Pull::Closed;
+        }
+        let seen = match changes.last() {
+            Some(last) if from + changes.len() < ring.changes.len() => last.revision,
+            _ => state.revision.max(position),
+        };
+        Pull::Changes(changes, seen)
+    }
+
+    /// Ends everything that watches `storage`, after it has seen what happened up to now.
+    pub(crate) fn close(&self, storage: &str) {
+        if let Some(ring) = self.state.lock().rings.get_mut(storage) {
+            ring.epoch += 1;
+            ring.notify.send_replace(());
+        }
+    }
+
+    /// Forgets the history of `storage`, as if the window had passed over it.
+    pub(crate) fn compact(&self, storage: Option<&str>) {
+        let mut state = self.state.lock();
+        let revision = state.revision;
+        if storage.is_none() {
+            state.floor = revision;
+        }
+        for (_, ring) in state.rings.iter_mut().filter(|(name, _)| storage.is_none_or(|s| s == name.as_ref()))
+        {
+            ring.changes.clear();
+            ring.floor = revision;
+        }
+    }
+}

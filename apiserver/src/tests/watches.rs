@@ -1,0 +1,216 @@
+use super::*;
+use futures::StreamExt;
+use http_body_util::BodyStream;
+use std::time::Duration;
+
+/// An open watch, read line by line.
+struct Lines {
+    body: BodyStream<crate::ResponseBody>,
+    buffer: String,
+}
+
+impl Lines {
+    async fn open(server: &ApiServer, path: &str) -> Self {
+        let request = Request::get(path).body(kube::client::Body::empty()).unwrap();
+        let response = server.service().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Self { body: BodyStream::new(response.into_body()), buffer: String::new() }
+    }
+
+    /// The next event; nothing when the watch has ended.
+    async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.buffer.find('\n') {
+                let line: String = self.buffer.drain(..=end).collect();
+                return Some(serde_json::from_str(&line).unwrap());
+            }
+            let frame =
+                tokio::time::timeout(Duration::from_secs(3600), self.body.next()).await.expect("no event")?;
+            self.buffer.push_str(std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap());
+        }
+    }
+
+    /// Type and name of the next event.
+    async fn event(&mut self) -> (String, String) {
+        let event = self.next().await.expect("the watch has ended");
+        let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+        (text(&event["type"]), text(&event["object"]["metadata"]["name"]))
+    }
+}
+
+fn event(kind: &str, name: &str) -> (String, String) {
+    (kind.to_owned(), name.to_owned())
+}
+
+#[tokio::test]
+async fn a_watch_tells_what_is_there_and_then_what_happens() {
+    let server = server();
+    post(&server, MAPS, config_map("a", json!({}))).await;
+    let mut watch = Lines::open(&server, &format!("{MAPS}?watch=true")).await;
+    assert_eq!(watch.event().await, event("ADDED", "a"));
+    post(&server, MAPS, config_map("b", json!({}))).await;
+    merge(&server, &format!("{MAPS}/a"), json!({"data": {"k": "v"}})).await;
+    let before = get(&server, &format!("{MAPS}/b")).await.body;
+    delete(&server, &format!("{MAPS}/b"), Value::Null).await;
+    assert_eq!(watch.event().await, event("ADDED", "b"));
+    assert_eq!(watch.event().await, event("MODIFIED", "a"));
+    let gone = watch.next().await.unwrap();
+    assert_eq!(gone["type"], "DELETED");
+    // The last state, at the revision of the deletion.
+    assert_eq!(gone["object"]["metadata"]["uid"], before["metadata"]["uid"]);
+    assert_eq!(gone["object"]["metadata"]["resourceVersion"], server.revision().to_string());
+}
+
+#[tokio::test]
+async fn a_watch_from_a_list_misses_nothing() {
+    let server = server();
+    let list = get(&server, MAPS).await.body;
+    let from = list["metadata"]["resourceVersion"].as_str().unwrap();
+    post(&server, MAPS, config_map("a", json!({}))).await;
+    post(&server, "/api/v1/namespaces/kube-system/configmaps", config_map("other", json!({}))).await;
+    let mut watch = Lines::open(&server, &format!("{MAPS}?watch=1&resourceVersion={from}")).await;
+    post(&server, MAPS, config_map("b", json!({}))).await;
+    assert_eq!(watch.event().await, event("ADDED", "a"));
+    assert_eq!(watch.event().await, event("ADDED", "b"));
+}
+
+#[tokio::test]
+async fn objects_come_and_go_with_the_selector() {
+    let server = server();
+    let path = format!("{MAPS}?watch=true&labelSelector=on%3Dyes");
+    let mut watch = Lines::open(&server, &path).await;
+    post(&server, MAPS, config_map("a", json!({}))).await;
+    let label = |value: &str| json!({"metadata": {"labels": {"on": value}}});
+    for value in ["yes", "no", "yes"] {
+        merge(&server, &format!("{MAPS}/a"), label(value)).await;
+    }
+    merge(&server, &format!("{MAPS}/a"), json!({"data": {"k": "v"}})).await;
+    assert_eq!(watch.event().await, event("ADDED", "a"));
+    let gone = watch.next().await.unwrap();
+    assert_eq!(gone["type"], "DELETED");
+    assert_eq!(gone["object"]["metadata"]["labels"]["on"], "yes");
+    assert_eq!(watch.event().await, event("ADDED", "a"));
+    assert_eq!(watch.event().await, event("MODIFIED", "a"));
+}
+
+#[tokio::test]
+async fn a_watch_from_a_forgotten_revision_is_told_so() {
+    let server = server();
+    post(&server, MAPS, config_map("a", json!({}))).await;
+    server.compact();
+    let mut watch = Lines::open(&server, &format!("{MAPS}?watch=true&resourceVersion=1")).await;
+    let end = watch.next().await.unwrap();
+    assert_eq!((end["type"].as_str(), end["object"]["code"].as_i64()), (Some("ERROR"), Some(410)));
+    assert_eq!(end["object"]["reason"], "Expired");
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_slow_watch_falls_out_of_the_window_alone() {
+    let server = ApiServer::new(Options { window: 4, ..Options::default() });
+    let mut slow =
+        Lines::open(&server, &format!("{MAPS}?watch=true&resourceVersion={}", server.revision())).await;
+    let mut quick =
+        Lines::open(&server, &format!("{MAPS}?watch=true&resourceVersion={}", server.revision())).await;
+    for n in 0..8 {
+        post(&server, MAPS, config_map(&format!("m{n}"), json!({}))).await;
+        assert_eq!(quick.event().await, event("ADDED", &format!("m{n}")));
+    }
+    assert_eq!(slow.next().await.unwrap()["object"]["code"], 410);
+}
+
+#[tokio::test]
+async fn a_watch_from_the_future_is_refused() {
+    let server = server();
+    let refused = get(&server, &format!("{MAPS}?watch=true&resourceVersion=1000")).await;
+    assert_eq!(refused.status, 504);
+    assert_eq!(refused.headers["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn the_initial_state_is_marked_where_asked_for() {
+    let server = server();
+    post(&server, MAPS, config_map("a", json!({}))).await;
+    let path = format!(
+        "{MAPS}?watch=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+    );
+    let mut watch = Lines::open(&server, &path).await;
+    assert_eq!(watch.event().await, event("ADDED", "a"));
+    let mark = watch.next().await.unwrap();
+    assert_eq!(mark["type"], "BOOKMARK");
+    assert_eq!(mark["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    assert_eq!(mark["object"]["metadata"]["resourceVersion"], server.revision().to_string());
+    post(&server, MAPS, config_map("b", json!({}))).await;
+    assert_eq!(watch.event().await, event("ADDED", "b"));
+    let wrong = get(&server, &format!("{MAPS}?watch=true&sendInitialEvents=true")).await;
+    assert_eq!(wrong.status, 422);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_watches_get_bookmarks_and_end_in_time() {
+    let server = server();
+    let path = format!(
+        "{MAPS}?watch=true&allowWatchBookmarks=true&timeoutSeconds=90&resourceVersion={}",
+        server.revision()
+    );
+    let mut watch = Lines::open(&server, &path).await;
+    post(&server, "/api/v1/namespaces", json!({"metadata": {"name": "n"}})).await;
+    for _ in 0..2 {
+        let mark = watch.next().await.unwrap();
+        assert_eq!(mark["type"], "BOOKMARK");
+        // Also what happened to other resources counts as seen.
+        assert_eq!(mark["object"]["metadata"]["resourceVersion"], server.revision().to_string());
+    }
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_bookmarks_a_watch_ends_in_silence() {
+    let server = server();
+    let mut watch = Lines::open(&server, &format!("{MAPS}?watch=true&timeoutSeconds=5")).await;
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test]
+async fn the_kube_watcher_follows_both_ways() {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::runtime::watcher::{self, Event};
+    for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
+        let server = server();
+        post(&server, MAPS, config_map("a", json!({}))).await;
+        let maps: Api<ConfigMap> = Api::default_namespaced(server.client());
+        let mut events = watcher::watcher(maps, config).boxed();
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            let event =
+                tokio::time::timeout(Duration::from_secs(60), events.next()).await.unwrap().unwrap().unwrap();
+            seen.push(match event {
+                Event::Init => "init",
+                Event::InitApply(_) => "present",
+                Event::InitDone => "done",
+                Event::Apply(_) | Event::Delete(_) => "change",
+            });
+        }
+        assert_eq!(seen, ["init", "present", "done"]);
+        merge(&server, &format!("{MAPS}/a"), json!({"data": {"k": "v"}})).await;
+        let event =
+            tokio::time::timeout(Duration::from_secs(60), events.next()).await.unwrap().unwrap().unwrap();
+        assert!(matches!(event, Event::Apply(_)), "{event:?}");
+        // History lost, it lists again by itself.
+        post(&server, MAPS, config_map("b", json!({}))).await;
+        server.compact();
+        let mut relisted = false;
+        for _ in 0..8 {
+            match tokio::time::timeout(Duration::from_secs(60), events.next()).await.unwrap().unwrap() {
+                Ok(Event::InitApply(map) | Event::Apply(map))
+                    if map.metadata.name.as_deref() == Some("b") =>
+                {
+                    relisted = true;
+                    break;
+                }
+                _ => {}
+            }
+        }
+        assert!(relisted);
+    }
+}

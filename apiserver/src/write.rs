@@ -1,0 +1,614 @@
+//! Writing: create, update, patch and delete, each as "read, compute, compare and set".
+
+use crate::resource::{Behaviour, Resource};
+use crate::schema::Cause;
+use crate::serve::present::with_type;
+use crate::status::{self, Failure, cause};
+use crate::store::{Change, Clash, Content, Key, Stored, Write};
+use crate::{Inner, crd, object_meta, patch};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// How often a write that names no revision is tried against others.
+const ATTEMPTS: usize = 16;
+
+/// What is done with fields that the schema does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// A part of an object with rules of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    Status,
+    /// `spec.finalizers` of a namespace.
+    Finalize,
+}
+
+/// One write.
+#[derive(Clone)]
+pub(crate) struct Call<'a> {
+    pub(crate) server: &'a Inner,
+    pub(crate) resource: &'a Arc<Resource>,
+    /// Empty for cluster-wide kinds.
+    pub(crate) namespace: &'a str,
+    /// Empty for a create.
+    pub(crate) name: &'a str,
+    pub(crate) part: Part,
+    pub(crate) dry_run: bool,
+    pub(crate) validation: FieldValidation,
+}
+
+/// What a write answers with.
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) body: Body,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// The body of an answer.
+pub(crate) enum Body {
+    Object {
+        content: Content,
+        revision: Option<u64>,
+    },
+    /// A `Status`, or the answer to a review.
+    Value(Value),
+}
+
+impl Answer {
+    fn object(code: u16, content: Content, revision: Option<u64>) -> Self {
+        Self { code, body: Body::Object { content, revision }, warnings: Vec::new() }
+    }
+
+    fn stored(code: u16, stored: &Stored) -> Self {
+        Self::object(code, stored.content.clone(), Some(stored.revision))
+    }
+}
+
+/// What a delete may demand.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct DeleteOptions {
+    pub(crate) uid: Option<String>,
+    pub(crate) revision: Option<String>,
+    pub(crate) propagation: Option<Propagation>,
+}
+
+/// What becomes of dependents. No garbage collector runs here; as with a bare API server the first two leave
+/// a finalizer for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    Orphan,
+    Foreground,
+    Background,
+}
+
+impl Call<'_> {
+    fn group(&self) -> &str {
+        &self.resource.group
+    }
+
+    fn plural(&self) -> &str {
+        &self.resource.plural
+    }
+
+    fn key(&self, name: &str) -> Key {
+        Key::new(&self.resource.storage, self.namespace, name)
+    }
+
+    fn not_found(&self) -> Failure {
+        Failure::not_found(self.group(), self.plural(), self.name)
+    }
+
+    fn stale(&self) -> Failure {
+        Failure::stale(self.group(), self.plural(), self.name)
+    }
+
+    fn invalid(&self, name: &str, causes: &[Cause]) -> Failure {
+        Failure::invalid(self.group(), &self.resource.kind, name, causes)
+    }
+
+    fn is_namespace(&self) -> bool {
+        self.resource.storage.as_ref() == "/namespaces"
+    }
+
+    fn is_definition(&self) -> bool {
+        self.resource.storage.as_ref() == crd::STORAGE
+    }
+
+    /// A stored object in the words of this version.
+    fn view(&self, stored: &Stored) -> Value {
+        let value = stored.to_value();
+        match &self.resource.behaviour {
+            Behaviour::Builtin(rules) => {
+                rules.from_stored.map_or_else(|| value.clone(), |f| f(value.clone()))
+            }
+            Behaviour::Custom(_) => value,
+        }
+    }
+
+    /// What is kept of an object in the words of this version.
+    fn content(&self, object: &Value) -> Content {
+        match &self.resource.behaviour {
+            Behaviour::Builtin(rules) if rules.to_stored.is_some() => {
+                let stored = rules.to_stored.map_or_else(|| object.clone(), |f| f(object.clone()));
+                Content::from_value(&stored)
+            }
+            _ => Content::from_value(object),
+        }
+    }
+
+    /// Type and metadata are what they must be, unknown fields are gone, defaults are there.
+    fn read(&self, mut object: Value) -> Result<(Value, Vec<String>), Failure> {
+        let resource = self.resource;
+        if !object.is_object() {
+            return Err(Failure::bad_request("the body is not a JSON object"));
+        }
+        self.check_type(&object)?;
+        let bad = |why: String| {
+            Failure::bad_request(format!(
+                "{kind} in version {version:?} cannot be handled as a {kind}: {why}",
+                kind = resource.kind,
+                version = resource.version,
+            ))
+        };
+        let mut unknown = object_meta::normalise(&mut object).map_err(bad)?;
+        match &resource.behaviour {
+            Behaviour::Builtin(rules) => {
+                let given = with_type(&resource.api_version(), &resource.kind, object);
+                let mut kept = (rules.decode)(&given).map_err(|e| bad(e.to_string()))?;
+                unknown.extend(object_meta::unknown_fields(&given, &kept, ""));
+                kept["metadata"] = given["metadata"].clone();
+                object = kept;
+            }
+            Behaviour::Custom(version) => {
+                if let Some(schema) = &version.schema {
+                    unknown.extend(schema.prune(&mut object));
+                    schema.default(&mut object);
+                }
+            }
+        }
+        let mut warnings = Vec::new();
+        if !unknown.is_empty() && self.validation != FieldValidation::Ignore {
+            let texts: Vec<String> = unknown.iter().map(|path| format!("unknown field {path:?}")).collect();
+            if self.validation == FieldValidation::Strict {
+                return Err(bad(format!("strict decoding error: {}", texts.join(", "))));
+            }
+            warnings = texts;
+        }
+        if let Behaviour::Custom(version) = &resource.behaviour {
+            warnings.extend(version.deprecation.clone());
+        }
+        if self.is_definition() {
+            warnings.extend(crd::not_enforced(&object));
+        }
+        Ok((object, warnings))
+    }
+
+    fn check_type(&self, object: &Value) -> Result<(), Failure> {
+        let resource = self.resource;
+        let expected = resource.api_version();
+        let given = object["apiVersion"].as_str().unwrap_or_default();
+        let kind = object["kind"].as_str().unwrap_or_default();
+        if resource.is_custom() && kind.is_empty() {
+            return Err(Failure::bad_request(format!("Object 'Kind' is missing in '{object}'")));
+        }
+        if !given.is_empty() && given != expected {
+            return Err(Failure::bad_request(format!(
+                "the API version in the data ({given}) does not match the expected API version ({expected})"
+            )));
+        }
+        if !kind.is_empty() && kind != resource.kind {
+            return Err(Failure::bad_request(format!(
+                "{kind} in version {:?} cannot be handled as a {}: kind does not match",
+                resource.version, resource.kind
+            )));
+        }
+        Ok(())
+    }
+
+    /// Rules of the kind, after those of metadata.
+    fn validate(&self, object: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let mut causes = object_meta::validate(self.resource, object);
+        if let Some(old) = old {
+            causes.extend(object_meta::validate_update(object, old));
+        }
+        match &self.resource.behaviour {
+            Behaviour::Builtin(rules) => causes.extend((rules.validate)(object, old)),
+            Behaviour::Custom(version) => {
+                if let Some(schema) = &version.schema {
+                    let typed = with_type(&self.resource.api_version(), &self.resource.kind, object.clone());
+                    causes.extend(schema.validate(&typed));
+                }
+            }
+        }
+        causes
+    }
+
+    fn default(&self, object: &mut Value) {
+        if let Behaviour::Builtin(rules) = &self.resource.behaviour {
+            (rules.default)(object);
+        }
+    }
+
+    /// The namespace takes new content.
+    fn check_namespace(&self, name: &str) -> Result<(), Failure> {
+        if !self.resource.namespaced {
+            return Ok(());
+        }
+        let Some(namespace) = self.server.store.get(&Key::new("/namespaces", "", self.namespace)) else {
+            return Err(Failure::not_found("", "namespaces", self.namespace));
+        };
+        if object_meta::is_deleting(&namespace.to_value()) {
+            return Err(Failure::namespace_terminating(self.group(), self.plural(), name, self.namespace));
+        }
+        Ok(())
+    }
+
+    fn commit(&self, key: &Key, expected: Option<u64>, write: Write) -> Result<Change, Clash> {
+        let change = self.server.store.commit(key, expected, write)?;
+        self.server.after_write(self.resource, &change);
+        Ok(change)
+    }
+}
+
+/// POST.
+pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
+    if let Behaviour::Custom(version) = &call.resource.behaviour
+        && version.terminating
+    {
+        return Err(Failure::method_not_supported(
+            call.group(),
+            call.plural(),
+            "create not allowed while custom resource definition is terminating",
+        ));
+    }
+    let (body, warnings) = call.read(body)?;
+    let given_name = !object_meta::text(&body, "name").is_empty();
+    if !call.name.is_empty() && object_meta::text(&body, "name") != call.name {
+        return Err(Failure::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            object_meta::text(&body, "name"),
+            call.name
+        )));
+    }
+    call.check_namespace(object_meta::text(&body, "name"))?;
+    for _ in 0..ATTEMPTS {
+        let object = born(call, body.clone())?;
+        let name = object_meta::text(&object, "name").to_owned();
+        let content = call.content(&object);
+        if call.dry_run {
+            if call.server.store.get(&call.key(&name)).is_some() {
+                return Err(Failure::already_exists(call.group(), call.plural(), &name));
+            }
+            let mut answer = Answer::object(201, content, None);
+            answer.warnings = warnings;
+            return Ok(answer);
+        }
+        match call.commit(&call.key(&name), None, Write::Put(content)) {
+            Ok(change) => {
+                let Some(stored) = change.after else { break };
+                let mut answer = Answer::stored(201, &stored);
+                answer.warnings = warnings;
+                return Ok(answer);
+            }
+            Err(Clash) if given_name => {
+                return Err(Failure::already_exists(call.group(), call.plural(), &name));
+            }
+            Err(Clash) => {}
+        }
+    }
+    Err(Failure::server_timeout(call.group(), call.plural(), "create"))
+}
+
+/// A new object with everything that the server gives to it.
+fn born(call: &Call<'_>, mut object: Value) -> Result<Value, Failure> {
+    let birth = call.server.birth(call.namespace);
+    object_meta::prepare_create(call.resource, &mut object, &birth)?;
+    if call.resource.status
+        && let Some(fields) = object.as_object_mut()
+    {
+        fields.remove("status");
+    }
+    call.default(&mut object);
+    if let Behaviour::Builtin(rules) = &call.resource.behaviour {
+        (rules.on_create)(&mut object);
+    }
+    let causes = call.validate(&object, None);
+    if !causes.is_empty() {
+        let name = object_meta::text(&object, "name");
+        return Err(call.invalid(name, &causes));
+    }
+    if call.is_definition() {
+        crd::settle(&mut object, &call.server.store, &object_meta::timestamp(birth.now));
+    }
+    Ok(object)
+}
+
+/// PUT.
+pub(crate) fn update(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
+    let (body, warnings) = call.read(body)?;
+    let asked = object_meta::text(&body, "resourceVersion").to_owned();
+    for _ in 0..ATTEMPTS {
+        let Some(current) = call.server.store.get(&call.key(call.name)) else {
+            if call.resource.create_on_update && call.part == Part::Whole && asked.is_empty() {
+                return create(call, body);
+            }
+            return Err(call.not_found());
+        };
+        check_revision(call, &asked, &current)?;
+        if asked.is_empty() && !call.resource.unconditional_update {
+            return Err(call.invalid(
+                call.name,
+                &[cause(
+                    "metadata.resourceVersion",
+                    "FieldValueInvalid",
+                    "Invalid value: 0x0: must be specified for an update",
+                )],
+            ));
+        }
+        match replace(call, &current, body.clone())? {
+            Some(mut answer) => {
+                answer.warnings = warnings;
+                return Ok(answer);
+            }
+            None if !asked.is_empty() => return Err(call.stale()),
+            None => {}
+        }
+    }
+    Err(call.stale())
+}
+
+/// PATCH.
+pub(crate) fn patch(call: &Call<'_>, kind: patch::PatchKind, body: &[u8]) -> Result<Answer, Failure> {
+    let strategic = match kind {
+        patch::PatchKind::Strategic => Some(
+            (!call.resource.is_custom())
+                .then(|| patch::merge_keys(call.group(), &call.resource.kind))
+                .flatten()
+                .ok_or_else(|| {
+                    Failure::unsupported_media_type(
+                        "application/json-patch+json, application/merge-patch+json",
+                    )
+                })?,
+        ),
+        _ => None,
+    };
+    for _ in 0..ATTEMPTS {
+        let Some(current) = call.server.store.get(&call.key(call.name)) else { return Err(call.not_found()) };
+        let old = with_type(&call.resource.api_version(), &call.resource.kind, call.view(&current));
+        let patched = patch::apply(kind, &old, body, strategic).map_err(|why| match why {
+            patch::Error::BadRequest(text) => Failure::bad_request(text),
+            patch::Error::Unprocessable(text) => Failure::unprocessable(text),
+        })?;
+        let (new, warnings) = call.read(patched)?;
+        let asked = object_meta::text(&new, "resourceVersion").to_owned();
+        check_revision(call, &asked, &current)?;
+        if let Some(mut answer) = replace(call, &current, new)? {
+            answer.warnings = warnings;
+            return Ok(answer);
+        }
+    }
+    Err(call.stale())
+}
+
+fn check_revision(call: &Call<'_>, asked: &str, current: &Stored) -> Result<(), Failure> {
+    if asked.is_empty() || asked == current.revision.to_string() {
+        return Ok(());
+    }
+    if asked.parse::<u64>().is_err() {
+        let causes =
+            [status::invalid_value("metadata.resourceVersion", &json!(asked), "must be an unsigned integer")];
+        return Err(call.invalid(call.name, &causes));
+    }
+    Err(call.stale())
+}
+
+/// Puts `new` in the place of `current`. `None`: somebody else was faster.
+fn replace(call: &Call<'_>, current: &Stored, new: Value) -> Result<Option<Answer>, Failure> {
+    let old = call.view(current);
+    check_uid(call, &new, &old)?;
+    let mut object = merge_part(call, new, &old);
+    object_meta::prepare_update(call.resource, &mut object, &old, call.namespace, call.name)?;
+    call.default(&mut object);
+    object_meta::count_generation(call.resource, &mut object, &old);
+    let causes = call.validate(&object, Some(&old));
+    if !causes.is_empty() {
+        return Err(call.invalid(call.name, &causes));
+    }
+    if call.is_definition() {
+        crd::settle(&mut object, &call.server.store, &object_meta::timestamp(call.server.now()));
+    }
+    if object_meta::is_same(&object, &old) {
+        return Ok(Some(Answer::stored(200, current)));
+    }
+    let content = call.content(&object);
+    if call.dry_run {
+        return Ok(Some(Answer::object(200, content, Some(current.revision))));
+    }
+    let gone = object_meta::is_deleting(&object) && !is_held(call, &object);
+    let write = if gone { Write::Remove } else { Write::Put(content.clone()) };
+    match call.commit(&current.key, Some(current.revision), write) {
+        Ok(Change { after: Some(stored), .. }) => Ok(Some(Answer::stored(200, &stored))),
+        Ok(_) => Ok(Some(Answer::object(200, content, Some(current.revision)))),
+        Err(Clash) => Ok(None),
+    }
+}
+
+fn check_uid(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), Failure> {
+    let (given, present) = (object_meta::text(new, "uid"), object_meta::text(old, "uid"));
+    if given.is_empty() || given == present {
+        return Ok(());
+    }
+    Err(Failure::conflict(
+        call.group(),
+        call.plural(),
+        call.name,
+        &format!("Precondition failed: UID in precondition: {given}, UID in object meta: {present}"),
+    ))
+}
+
+/// Takes from the new object only what this part of it may set.
+fn merge_part(call: &Call<'_>, mut new: Value, old: &Value) -> Value {
+    let set = |object: &mut Value, field: &str, value: Option<&Value>| {
+        if let Some(fields) = object.as_object_mut() {
+            match value {
+                Some(value) => fields.insert(field.into(), value.clone()),
+                None => fields.remove(field),
+            };
+        }
+    };
+    match call.part {
+        Part::Whole => {
+            if call.resource.status {
+                set(&mut new, "status", old.get("status"));
+            }
+            if call.is_namespace() {
+                // Only `finalize` changes its finalizers.
+                if !new["spec"].is_object() {
+                    new["spec"] = json!({});
+                }
+                set(&mut new["spec"], "finalizers", old["spec"].get("finalizers"));
+            }
+            new
+        }
+        Part::Status => {
+            let mut object = old.clone();
+            set(&mut object, "status", new.get("status"));
+            object
+        }
+        Part::Finalize => {
+            let mut object = old.clone();
+            object["spec"]["finalizers"] = new["spec"]["finalizers"].clone();
+            if object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty) {
+                object["spec"] = json!({});
+            }
+            object
+        }
+    }
+}
+
+/// Something still waits for the object: it is not removed yet.
+fn is_held(call: &Call<'_>, object: &Value) -> bool {
+    let of_namespace =
+        call.is_namespace() && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
+    of_namespace || !object_meta::finalizers(object).is_empty()
+}
+
+/// Namespaces that a cluster cannot be without.
+pub(crate) const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+
+/// DELETE of one object.
+pub(crate) fn delete(call: &Call<'_>, options: &DeleteOptions) -> Result<Answer, Failure> {
+    if call.is_namespace() && PERMANENT_NAMESPACES.contains(&call.name) {
+        return Err(Failure::forbidden("", "namespaces", call.name, "this namespace may not be deleted"));
+    }
+    for _ in 0..ATTEMPTS {
+        let Some(current) = call.server.store.get(&call.key(call.name)) else { return Err(call.not_found()) };
+        let old = call.view(&current);
+        check_preconditions(call, options, &current, &old)?;
+        let mut object = old.clone();
+        mark_propagation(&mut object, options.propagation);
+        if is_held(call, &object) {
+            if !object_meta::is_deleting(&object) {
+                begin_deletion(call, &mut object);
+            }
+            let code = if options.propagation.is_some_and(|p| p != Propagation::Orphan) { 202 } else { 200 };
+            if object_meta::is_same(&object, &old) {
+                return Ok(Answer::stored(code, &current));
+            }
+            let content = call.content(&object);
+            if call.dry_run {
+                return Ok(Answer::object(code, content, Some(current.revision)));
+            }
+            match call.commit(&current.key, Some(current.revision), Write::Put(content)) {
+                Ok(Change { after: Some(stored), .. }) => return Ok(Answer::stored(code, &stored)),
+                Ok(_) | Err(Clash) => continue,
+            }
+        }
+        if !call.dry_run && call.commit(&current.key, Some(current.revision), Write::Remove).is_err() {
+            continue;
+        }
+        if call.resource.returns_deleted {
+            return Ok(Answer::stored(200, &current));
+        }
+        let uid = object_meta::text(&old, "uid");
+        let value = status::deleted(call.group(), call.plural(), call.name, uid);
+        return Ok(Answer { code: 200, body: Body::Value(value), warnings: Vec::new() });
+    }
+    Err(call.stale())
+}
+
+fn begin_deletion(call: &Call<'_>, object: &mut Value) {
+    let now = object_meta::timestamp(call.server.now());
+    object["metadata"]["deletionTimestamp"] = now.clone().into();
+    object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+    object_meta::raise_generation(object);
+    if call.is_namespace() {
+        object["metadata"].as_object_mut().and_then(|m| m.remove("deletionGracePeriodSeconds"));
+        object["status"]["phase"] = "Terminating".into();
+    }
+    if call.is_definition() {
+        crd::mark_terminating(object, &now);
+    }
+}
+
+fn mark_propagation(object: &mut Value, propagation: Option<Propagation>) {
+    let Some(propagation) = propagation else { return };
+    let mark = match propagation {
+        Propagation::Orphan => Some("orphan"),
+        Propagation::Foreground => Some("foregroundDeletion"),
+        Propagation::Background => None,
+    };
+    let before = object_meta::finalizers(object);
+    let mut after: Vec<&str> = before
+        .iter()
+        .copied()
+        .filter(|f| !matches!(*f, "orphan" | "foregroundDeletion") || Some(*f) == mark)
+        .collect();
+    if let Some(mark) = mark
+        && !after.contains(&mark)
+    {
+        after.push(mark);
+    }
+    if after == before {
+        return;
+    }
+    let after = json!(after);
+    if after.as_array().is_some_and(Vec::is_empty) {
+        object["metadata"].as_object_mut().and_then(|m| m.remove("finalizers"));
+    } else {
+        object["metadata"]["finalizers"] = after;
+    }
+}
+
+fn check_preconditions(
+    call: &Call<'_>,
+    options: &DeleteOptions,
+    current: &Stored,
+    old: &Value,
+) -> Result<(), Failure> {
+    let failed = |what: &str, asked: &str, present: &str| {
+        Failure::conflict(
+            call.group(),
+            call.plural(),
+            call.name,
+            &format!(
+                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {present}"
+            ),
+        )
+    };
+    let uid = object_meta::text(old, "uid");
+    if let Some(asked) = options.uid.as_deref().filter(|asked| *asked != uid) {
+        return Err(failed("UID", asked, uid));
+    }
+    let revision = current.revision.to_string();
+    if let Some(asked) = options.revision.as_deref().filter(|asked| *asked != revision) {
+        return Err(failed("ResourceVersion", asked, &revision));
+    }
+    Ok(())
+}
