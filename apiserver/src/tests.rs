@@ -3,6 +3,7 @@
 mod definitions;
 mod deletion;
 mod lists;
+mod sockets;
 mod watches;
 mod writes;
 
