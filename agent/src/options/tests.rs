@@ -95,7 +95,7 @@ fn every_mistake_is_reported_at_once() {
         &[],
     ));
     let expected = [
-        "--server-port: \"0x1\" is not valid: invalid digit found in string",
+        "--server-port: \"0x1\" is not a number",
         "--adoption-policy: \"maybe\" is not one of its values",
         "--enable-websocket asks for something that this version does not have",
         "--metrics-port and --healthz-port are both 8001",

@@ -100,7 +100,7 @@ fn every_mistake_is_reported_at_once() {
         &[],
     ));
     let expected = [
-        "--listen-port: \"none\" is not valid: invalid digit found in string",
+        "--listen-port: \"none\" is not a number",
         "--keepalive-min-interval: \"soon\" is not a duration",
         "--ha-enabled asks for something that this version does not have",
         "--log-level: log level \"loud\" does not exist",

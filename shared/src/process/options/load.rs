@@ -330,7 +330,7 @@ fn check_value(probe: &Command, arg: &Arg, long: &str, value: &OsStr) -> Result<
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue | ErrorKind::InvalidUtf8 => {
             let inner = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Invalid>());
-            Err(inner.cloned().unwrap_or_else(|| foreign(&error, value)))
+            Err(inner.cloned().unwrap_or_else(|| foreign(arg, &error, value)))
         }
         // Whatever else is wrong with a line of one option is about other options.
         _ => Ok(()),
@@ -338,8 +338,16 @@ fn check_value(probe: &Command, arg: &Arg, long: &str, value: &OsStr) -> Result<
 }
 
 /// A complaint of one of clap's own parsers, in our form.
-fn foreign(error: &clap::Error, value: &OsStr) -> Invalid {
+fn foreign(arg: &Arg, error: &clap::Error, value: &OsStr) -> Invalid {
     let value = value.to_string_lossy();
+    let kind = arg.get_value_parser().type_id();
+    for (number, name) in
+        [(TypeId::of::<u16>(), "a whole number up to 65535"), (TypeId::of::<u32>(), "a whole number")]
+    {
+        if kind == number && value.parse::<u128>().is_err() {
+            return Invalid::new(format!("{value:?} is not a number"), format!("write {name}"));
+        }
+    }
     if let Some(ContextValue::Strings(valid)) = error.get(ContextKind::ValidValue) {
         return Invalid::new(
             format!("{value:?} is not one of its values"),

@@ -1,0 +1,71 @@
+//! The pages for machines that watch over the process: metrics and health.
+
+use http::StatusCode;
+use prometheus::{Encoder, Registry, TextEncoder};
+use tiphys_shared::process::admin::{Page, Pages, Server};
+use tiphys_shared::process::options::Listen;
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::Failure;
+
+/// Opens the port that `option` names, if it names one.
+pub(crate) async fn listen(option: &str, listen: Option<&Listen>) -> Result<Option<Server>, Failure> {
+    let Some(listen) = listen else { return Ok(None) };
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::because(&format!("cannot listen on {listen}"), error)
+            .remedy(format!("stop what uses the port, or choose another with {option} (0 turns it off)"))
+    };
+    let address = listen.address().map_err(|error| failed(&error))?;
+    // The server's error names the address again: its cause is what is new.
+    Server::bind(address).await.map(Some).map_err(|error| failed(&error.source))
+}
+
+/// A registry that has the process's own figures.
+pub(crate) fn registry() -> Result<Registry, Failure> {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    registry
+        .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+        .map_err(|error| Failure::because("cannot register metrics", &error))?;
+    Ok(registry)
+}
+
+/// `/metrics`.
+pub(crate) fn metrics(registry: Registry) -> Pages {
+    Pages::new().page("/metrics", move || {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&registry.gather(), &mut text) {
+            Ok(()) => Page {
+                status: StatusCode::OK,
+                content_type: prometheus::TEXT_FORMAT,
+                body: String::from_utf8_lossy(&text).into_owned(),
+            },
+            Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    })
+}
+
+/// A page that answers 200 while `obstacle` names none.
+pub(crate) fn check(obstacle: impl Fn() -> Option<&'static str>) -> Page {
+    match obstacle() {
+        None => Page::text(StatusCode::OK, "ok\n"),
+        Some(obstacle) => Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")),
+    }
+}
+
+/// Serves both until `stop`.
+pub(crate) async fn serve(
+    metrics: (Option<Server>, Pages),
+    health: (Option<Server>, Pages),
+    stop: CancellationToken,
+) {
+    let one = |(server, pages): (Option<Server>, Pages)| {
+        let stop = stop.clone();
+        async move {
+            if let Some(server) = server {
+                server.serve(pages, stop).await;
+            }
+        }
+    };
+    tokio::join!(one(metrics), one(health));
+}

@@ -1,0 +1,93 @@
+//! `agent`: the cluster side.
+
+use clap::{ArgMatches, Args, Command};
+use tiphys_agent::options::{Options, Settings};
+use tiphys_agent::{Agent, setup};
+use tiphys_shared::process::admin::Pages;
+use tiphys_shared::process::options;
+use tiphys_shared::process::telemetry::{self, Destination};
+use tokio_util::sync::CancellationToken;
+
+use crate::admin;
+use crate::command::{log_settings, print_cipher_suites};
+use crate::failure::Failure;
+use crate::runtime;
+
+pub(super) fn command(program: &str) -> Command {
+    let examples = format!(
+        "\
+Examples:
+  Inside a cluster, with the Secrets argocd-agent-ca and argocd-agent-client-tls in namespace argocd:
+    {program} agent --server-address principal.example.com --agent-mode managed --creds mtls:any
+
+  Outside of it, for a trial, with certificates from files:
+    {program} agent --kubeconfig ~/.kube/config --server-address localhost --server-port 8443 \\
+      --agent-mode managed --creds mtls:any \\
+      --tls-client-cert tls.crt --tls-client-key tls.key --root-ca-path ca.crt
+
+  Options from a file (flags and environment beat it):
+    {program} agent --config agent.yaml"
+    );
+    let about = "Run the cluster side, which connects to the principal";
+    // What the options say about themselves would otherwise stand in the place of what the command is.
+    let with_options = |name: &'static str, about: &'static str| {
+        Options::augment_args(Command::new(name))
+            .about(about)
+            .long_about(None::<&str>)
+            .after_help(examples.clone())
+    };
+    with_options("agent", about)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+        .subcommand(with_options("run", "Run the agent (the same as without a verb)"))
+}
+
+pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> {
+    // `agent run --x` and `agent --x` are the same.
+    let (command, given) = match given.subcommand() {
+        Some((name, given)) => (command.find_subcommand(name).unwrap_or(command), given),
+        None => (command, given),
+    };
+    let mut wants_suites = false;
+    let loaded = options::load(command, given, &|name| std::env::var_os(name), |options: Options| {
+        wants_suites = options.lists_cipher_suites();
+        options.validate()
+    });
+    if wants_suites {
+        print_cipher_suites();
+        return Ok(());
+    }
+    let loaded = loaded?;
+    let settings = loaded.value;
+    telemetry::init(&settings.logging, Destination::Split)
+        .map_err(|error| Failure::because("cannot log", &error))?;
+    log_settings(&loaded.settings);
+    for notice in &settings.notices {
+        tracing::warn!("{notice}");
+    }
+    runtime::run(2, |stop| serve(settings, stop))
+}
+
+async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failure> {
+    let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
+    let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
+    let registry = admin::registry()?;
+    let config = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    tracing::info!(principal = %settings.server, namespace = settings.namespace, mode = %settings.mode, "agent starts");
+    let agent = Agent::new(config);
+    let handle = agent.handle();
+    let not_connected = move || (!handle.is_connected()).then_some("not connected to the principal");
+    let not_ready = not_connected.clone();
+    // As upstream, healthz tells whether the principal is reached.
+    let pages = Pages::new()
+        .page("/livez", || admin::check(|| None))
+        .page("/healthz", move || admin::check(&not_connected))
+        .page("/readyz", move || admin::check(&not_ready));
+    let admin = admin::serve((metrics, admin::metrics(registry)), (health, pages), stop.clone());
+    tokio::select! {
+        result = agent.run(stop.clone()) => {
+            result.map_err(|error| Failure::because("the agent cannot run", &error))
+        }
+        () = async { admin.await; std::future::pending().await } => Ok(()),
+    }
+}
