@@ -62,6 +62,9 @@ struct ConnectionOptions {
     #[arg(long, env = "ARGOCD_AGENT_HEARTBEAT_INTERVAL", value_name = "DURATION")]
     #[arg(default_value = "0s", value_parser = options::duration)]
     heartbeat_interval: Duration,
+    /// Version to announce to the principal; a Go principal takes agents of its own version only
+    #[arg(long, env = "TIPHYS_AGENT_ANNOUNCE_VERSION", value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
+    announce_version: String,
     /// Compress what is sent with gzip
     #[arg(long, env = "ARGOCD_AGENT_ENABLE_COMPRESSION", action = ArgAction::Set, default_value = "false")]
     enable_compression: bool,
@@ -121,17 +124,10 @@ struct ApplicationOptions {
     /// Keep each application in the namespace that it has at the control plane
     #[arg(long, env = "ARGOCD_AGENT_DESTINATION_BASED_MAPPING", action = ArgAction::Set, default_value = "false")]
     destination_based_mapping: bool,
-    /// Create the namespace of an application that comes, with --destination-based-mapping
-    #[arg(long, env = "ARGOCD_AGENT_CREATE_NAMESPACE", action = ArgAction::Set, default_value = "false")]
-    create_namespace: bool,
     /// When a resource here stems from another source of the same name: recreate it or update it in place
     #[arg(long, env = "ARGOCD_AGENT_SOURCE_UID_MISMATCH_POLICY", value_name = "POLICY")]
     #[arg(default_value = "recreate", ignore_case = true)]
     source_uid_mismatch_policy: MismatchPolicy,
-    /// What to do with the status of an application that comes back after somebody deleted it here
-    #[arg(long, env = "ARGOCD_AGENT_ON_APPLICATION_RECREATE", value_name = "ACTION")]
-    #[arg(default_value = "ignore", ignore_case = true)]
-    on_application_recreate: RecreateAction,
     /// Take over resources of the same name that were here before: always or never
     #[arg(long, env = "ARGOCD_AGENT_ADOPTION_POLICY", value_name = "POLICY")]
     #[arg(default_value = "always", ignore_case = true)]
@@ -193,17 +189,6 @@ pub enum MismatchPolicy {
     Upsert,
 }
 
-/// What to do with the status of an application that comes back after an unauthorised deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum RecreateAction {
-    /// Nothing.
-    Ignore,
-    /// Clear it, so that Argo CD looks again.
-    ClearStatus,
-    /// Ask for a sync.
-    Resync,
-}
-
 /// Whether resources that were here before may be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum AdoptionPolicy {
@@ -228,6 +213,8 @@ pub struct Settings {
     pub keepalive_interval: Option<Duration>,
     /// Time between heartbeat events, if any are sent.
     pub heartbeat_interval: Option<Duration>,
+    /// The version to announce to the principal.
+    pub announced_version: String,
     /// Is what is sent compressed?
     pub compression: bool,
     /// Largest gRPC message, in bytes.
@@ -244,12 +231,8 @@ pub struct Settings {
     pub allowed_namespaces: Vec<NamePattern>,
     /// Do applications keep the namespace that they have at the control plane?
     pub destination_based_mapping: bool,
-    /// Are missing namespaces created?
-    pub create_namespace: bool,
     /// What happens when the source is another one.
     pub mismatch_policy: MismatchPolicy,
-    /// What happens to the status of what comes back.
-    pub recreate_action: RecreateAction,
     /// May resources that were here before be taken over?
     pub adoption_policy: AdoptionPolicy,
     /// Watch only what matches.
@@ -335,6 +318,7 @@ impl Options {
             mode,
             keepalive_interval: interval(self.connection.keep_alive_ping_interval),
             heartbeat_interval: interval(self.connection.heartbeat_interval),
+            announced_version: self.connection.announce_version,
             compression: self.connection.enable_compression,
             max_message_size: self.connection.grpc_max_message_size as usize,
             metrics: port(self.process.metrics_port),
@@ -343,9 +327,7 @@ impl Options {
             namespace: self.kubernetes.namespace,
             allowed_namespaces,
             destination_based_mapping: self.applications.destination_based_mapping,
-            create_namespace: self.applications.create_namespace,
             mismatch_policy: self.applications.source_uid_mismatch_policy,
-            recreate_action: self.applications.on_application_recreate,
             adoption_policy: self.applications.adoption_policy,
             label_selector: filled(self.applications.label_selector),
             logging,

@@ -1,7 +1,6 @@
 //! What the principal can be told: upstream's flags, environment variables and defaults.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use tiphys_shared::kube::client::Access;
@@ -50,10 +49,6 @@ struct ServerOptions {
     /// Port of the health checks; 0 turns them off
     #[arg(long, env = "ARGOCD_PRINCIPAL_HEALTH_CHECK_PORT", value_name = "PORT", default_value_t = 8003)]
     healthz_port: u16,
-    /// Close the connection of an agent whose keepalive pings are closer together than this; 0 allows any
-    #[arg(long, env = "ARGOCD_PRINCIPAL_KEEP_ALIVE_MIN_INTERVAL", value_name = "DURATION")]
-    #[arg(default_value = "0s", value_parser = options::duration)]
-    keepalive_min_interval: Duration,
     /// Largest gRPC message that is sent or taken, in bytes
     #[arg(
         long,
@@ -62,9 +57,6 @@ struct ServerOptions {
         default_value_t = 209_715_200
     )]
     grpc_max_message_size: u32,
-    /// How many events of one agent are handled at once
-    #[arg(long, env = "ARGOCD_PRINCIPAL_EVENT_PROCESSORS", value_name = "N", default_value_t = 10)]
-    event_processors: u32,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -200,12 +192,8 @@ pub struct Settings {
     pub match_certificate_subject: bool,
     /// The key that signs tokens.
     pub token_key: TokenKey,
-    /// Shortest time between keepalive pings of an agent; none allows any.
-    pub keepalive_min_interval: Option<Duration>,
     /// Largest gRPC message, in bytes.
     pub max_message_size: usize,
-    /// How many events of one agent are handled at once.
-    pub event_processors: usize,
     /// The API server of the control plane.
     pub kubernetes: Access,
     /// Namespace of the principal's Secrets and of Argo CD.
@@ -290,12 +278,6 @@ impl Options {
         }
         let token_key = problems.keep(self.authentication.token_key(&mut notices));
         let kubernetes = problems.absorb(self.kubernetes.check());
-        if self.server.event_processors == 0 {
-            problems.add(
-                "--event-processors is 0, so no event would ever be handled",
-                "give a number of 1 or more",
-            );
-        }
         if self.server.grpc_max_message_size < 4096 {
             problems.add(
                 format!(
@@ -322,10 +304,7 @@ impl Options {
             authentication,
             match_certificate_subject: self.tls.client_cert_subject_match,
             token_key,
-            keepalive_min_interval: Some(self.server.keepalive_min_interval)
-                .filter(|interval| !interval.is_zero()),
             max_message_size: self.server.grpc_max_message_size as usize,
-            event_processors: self.server.event_processors as usize,
             kubernetes: access,
             namespace,
             allowed_namespaces,

@@ -58,6 +58,12 @@ const TABLE: &[Accepted] = &[
         Refused("leave out --otlp-address: traces cannot be sent yet")),
     row("otlp-insecure", "ARGOCD_PRINCIPAL_OTLP_INSECURE", "false", Kind::Switch,
         "Send traces without TLS", Ignored),
+    row("keepalive-min-interval", "ARGOCD_PRINCIPAL_KEEP_ALIVE_MIN_INTERVAL", "0s", Kind::Duration,
+        "Drop agents whose keepalive pings are closer together than this",
+        Noticed("--keepalive-min-interval has no effect in this version: agents may send keepalive pings as often as \
+                 they like")),
+    row("event-processors", "ARGOCD_PRINCIPAL_EVENT_PROCESSORS", "10", Kind::Number,
+        "How many events are handled at once; Tiphys sets its own limits", Ignored),
     row("namespace-create-enable", "ARGOCD_PRINCIPAL_NAMESPACE_CREATE_ENABLE", "false", Kind::Switch,
         "Create namespaces for autonomous agents",
         Refused("leave out --namespace-create-enable: autonomous agents are not served yet")),

@@ -40,6 +40,8 @@ pub enum Kind {
     List,
     /// A port; 0 means none.
     Port,
+    /// A whole number.
+    Number,
     /// A duration.
     Duration,
 }
@@ -76,6 +78,7 @@ pub fn accept(command: Command, table: &'static [Accepted]) -> Command {
             Kind::Secret => arg.value_name("TEXT").hide_env_values(true),
             Kind::List => arg.value_delimiter(',').value_name("LIST"),
             Kind::Port => arg.value_parser(clap::value_parser!(u16)).value_name("PORT"),
+            Kind::Number => arg.value_parser(clap::value_parser!(u32)).value_name("N"),
             Kind::Duration => arg.value_parser(ValueParser::from(value::duration)).value_name("DURATION"),
         })
     })
@@ -105,7 +108,7 @@ fn is_on(matches: &ArgMatches, accepted: &Accepted) -> bool {
         Kind::Switch => values.any(|text| value::boolean(text) == Ok(true)),
         Kind::Port => values.any(|text| text.parse() != Ok(0u16)),
         Kind::Duration => values.any(|text| value::duration(text).is_ok_and(|duration| !duration.is_zero())),
-        Kind::Text | Kind::Secret | Kind::List => values.any(|text| !text.is_empty()),
+        Kind::Text | Kind::Secret | Kind::List | Kind::Number => values.any(|text| text != accepted.default),
     }
 }
 
