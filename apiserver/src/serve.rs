@@ -2,6 +2,7 @@
 
 pub(crate) mod negotiate;
 pub(crate) mod present;
+mod protobuf;
 mod read;
 mod request;
 pub(crate) mod table;

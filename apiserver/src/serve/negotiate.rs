@@ -1,6 +1,7 @@
 //! Which representation a client gets, and which one it sent.
 
 use super::present::Form;
+use super::protobuf;
 use super::table::Include;
 use crate::patch::PatchKind;
 use crate::status::Failure;
@@ -122,7 +123,15 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Failure> 
             let text = std::str::from_utf8(bytes).map_err(|e| bad(e.to_string()))?;
             yaml::one(text).map_err(|e| bad(e.to_string()))
         }
-        _ => Err(Failure::unsupported_media_type("application/json, application/yaml")),
+        "application/vnd.kubernetes.protobuf" => protobuf::decode(bytes).map_err(|why| match why {
+            protobuf::Error::UnknownKind(_) => {
+                Failure::unsupported_media_type("application/json, application/yaml")
+            }
+            why => bad(why.to_string()),
+        }),
+        _ => Err(Failure::unsupported_media_type(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 

@@ -225,7 +225,8 @@ async fn bodies_that_are_not_json_objects_of_the_kind_are_refused() {
         assert_eq!(refused.body["kind"], "Status");
     }
     const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
-    assert_eq!(send(&server, Method::POST, MAPS, PROTOBUF, json!("x")).await.status, 415);
+    assert_eq!(send(&server, Method::POST, MAPS, PROTOBUF, json!("x")).await.status, 400);
+    assert_eq!(send(&server, Method::POST, MAPS, "application/cbor", json!("x")).await.status, 415);
     let big = config_map("a", json!({"k": "x".repeat(4 * 1024 * 1024)}));
     assert_eq!(post(&server, MAPS, big).await.status, 413);
 }
