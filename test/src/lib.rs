@@ -1,1 +1,3 @@
-//! Placeholder.
+//! What needs more than one crate: the parts of the load tools, which are programs of this crate.
+
+pub mod load;
