@@ -4,6 +4,8 @@ mod agent;
 mod completion;
 mod demo;
 mod principal;
+#[cfg(test)]
+mod reference;
 mod version;
 
 use clap::{ArgMatches, Command};

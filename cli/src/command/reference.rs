@@ -1,0 +1,91 @@
+//! The book's list of options, made from the options themselves so that it cannot lie.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use clap::{Arg, Command};
+use tiphys_shared::process::options;
+
+use super::Program;
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/options.md");
+
+/// Set to write the page anew instead of comparing it.
+const WRITE: &str = "TIPHYS_WRITE_DOCS";
+
+fn page() -> String {
+    let root = options::prepare(Program::Tiphys.command());
+    let mut text = String::from(
+        "# Every option\n\nMade from the program itself (`TIPHYS_WRITE_DOCS=1 cargo test -p tiphys reference`). How the values \
+         of flags, environment\nand file come together is told in [Configuration](configuration.md).\n",
+    );
+    for (name, title) in [("principal", "tiphys principal"), ("agent", "tiphys agent")] {
+        let command = root.find_subcommand(name).unwrap();
+        _ = write!(text, "\n## {title}\n");
+        for heading in headings(command) {
+            _ = write!(
+                text,
+                "\n### {heading}\n\n| flag | environment variable | default | meaning |\n|---|---|---|---|\n"
+            );
+            for arg in command.get_arguments().filter(|arg| arg.get_help_heading() == Some(heading)) {
+                text.push_str(&row(arg));
+            }
+        }
+    }
+    text
+}
+
+fn headings(command: &Command) -> Vec<&str> {
+    let mut headings = Vec::new();
+    for heading in command.get_arguments().filter_map(Arg::get_help_heading) {
+        if !headings.contains(&heading) {
+            headings.push(heading);
+        }
+    }
+    headings
+}
+
+fn row(arg: &Arg) -> String {
+    let short = arg.get_short().map(|short| format!("`-{short}`, ")).unwrap_or_default();
+    let variable = arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default();
+    let defaults: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+    let default = if defaults.is_empty() { String::new() } else { format!("`{}`", defaults.join(",")) };
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    let values: Vec<_> =
+        arg.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+    let values = if values.is_empty() || arg.is_hide_possible_values_set() {
+        String::new()
+    } else {
+        format!(" ({})", values.join(", "))
+    };
+    let long = arg.get_long().unwrap_or_default();
+    format!("| {short}`--{long}` | {variable} | {default} | {}{values} |\n", help.replace('|', "\\|"))
+}
+
+#[test]
+fn the_book_lists_the_options_that_there_are() {
+    let page = page();
+    if std::env::var_os(WRITE).is_some() {
+        std::fs::write(PAGE, page).unwrap();
+        return;
+    }
+    let written = std::fs::read_to_string(Path::new(PAGE)).unwrap();
+    assert!(
+        written == page,
+        "docs/src/options.md is out of date: run {WRITE}=1 cargo test -p tiphys reference"
+    );
+}
+
+#[test]
+fn no_flag_or_variable_is_declared_twice() {
+    let root = options::prepare(Program::Tiphys.command());
+    for name in ["principal", "agent"] {
+        let command = root.find_subcommand(name).unwrap();
+        let mut variables: Vec<_> = command.get_arguments().filter_map(|arg| arg.get_env()).collect();
+        let before = variables.len();
+        variables.sort();
+        variables.dedup();
+        assert_eq!(variables.len(), before, "two options of {name} share a variable");
+        command.clone().debug_assert();
+    }
+}
