@@ -14,6 +14,7 @@ use tiphys_proto::event_stream::Event;
 use tiphys_proto::event_stream::event_stream_client::EventStreamClient;
 use tiphys_proto::version::VersionRequest;
 use tiphys_proto::version::version_client::VersionClient;
+use tiphys_shared::model::agent::Mode;
 use tiphys_shared::wire::transport::{DialOptions, dial};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -21,7 +22,7 @@ use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::identity::Identity;
-use super::message::{Copy, Received};
+use super::message::{Copy, Received, nothing_here};
 use super::{Shared, count};
 
 /// How many events may wait to be sent. An agent that has received as many reads no more until they are.
@@ -37,6 +38,8 @@ pub(super) struct Session {
     outgoing: mpsc::Sender<Event>,
     incoming: Incoming,
     asked: Instant,
+    /// How many things it has asked for.
+    asked_for: u32,
     copy: Option<Copy>,
     /// The status update that has not been acknowledged yet: one at a time, as agents do.
     unacknowledged: Option<(String, Instant)>,
@@ -101,7 +104,7 @@ pub(super) async fn connect(shared: &Shared, identity: &Identity, index: usize) 
         Ok(Ok(response)) => open(shared, asked, response),
         Ok(Err(status)) => return Err(refused("Subscribe", &status)),
     };
-    Ok(Session { index, outgoing, incoming, asked, copy: None, unacknowledged: None })
+    Ok(Session { index, outgoing, incoming, asked, asked_for: 0, copy: None, unacknowledged: None })
 }
 
 fn open(shared: &Shared, asked: Instant, response: Response<Streaming<Event>>) -> Incoming {
@@ -125,6 +128,10 @@ impl Session {
     async fn serve(&mut self, shared: &Shared) -> anyhow::Result<()> {
         let mut leave = shared.leave.subscribe();
         let mut next_update = self.first_update(shared);
+        if shared.plan.mode == Mode::Managed {
+            let id = self.new_id();
+            self.send(nothing_here(id, Timestamp::now())).await?;
+        }
         loop {
             tokio::select! {
                 biased;
@@ -157,12 +164,24 @@ impl Session {
         }
         let brings = matches!(event.kind(), "create" | "spec-update") && event.target() == "application";
         if brings && self.copy.is_none() && shared.plan.status_rate > 0.0 {
-            let application = event.application().context("an application could not be read")?;
+            let application = event.data().context("an application could not be read")?;
             self.copy = Copy::new(application, &shared.plan.namespace, self.index);
+        }
+        if event.kind() == "response-synced-resource" {
+            let id = self.new_id();
+            let request =
+                event.request_for_it(id, Timestamp::now()).context("a resource could not be read")?;
+            self.send(request).await?;
         }
         self.send(event.acknowledgement()).await?;
         tally.acks_sent.fetch_add(1, Relaxed);
         Ok(())
+    }
+
+    /// Unlike every other one in this run.
+    fn new_id(&mut self) -> String {
+        self.asked_for += 1;
+        format!("{:08x}-0000-4000-8000-{:012x}", self.asked_for, self.index)
     }
 
     async fn update(&mut self, shared: &Shared) -> anyhow::Result<()> {

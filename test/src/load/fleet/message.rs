@@ -58,8 +58,16 @@ impl Received {
         event("processed", attributes, Vec::new())
     }
 
-    /// The Application that it brings.
-    pub(super) fn application(&self) -> anyhow::Result<Value> {
+    /// What an agent that does not have the resource named in a `response-synced-resource` asks for.
+    pub(super) fn request_for_it(&self, id: String, now: Timestamp) -> anyhow::Result<Event> {
+        let mut resource = self.data()?;
+        resource["uid"] = json!("");
+        resource["checksum"] = Value::Null;
+        Ok(resync("request-update", id, &resource, now))
+    }
+
+    /// The JSON that it brings.
+    pub(super) fn data(&self) -> anyhow::Result<Value> {
         let data = match &self.event.data {
             Some(Data::BinaryData(bytes)) => bytes.as_slice(),
             Some(Data::TextData(text)) => text.as_bytes(),
@@ -74,6 +82,22 @@ impl Received {
             _ => None,
         }
     }
+}
+
+/// What an agent that has nothing says when it connects.
+pub(super) fn nothing_here(id: String, now: Timestamp) -> Event {
+    resync("request-synced-resource-list", id, &json!({"checksum": null}), now)
+}
+
+fn resync(kind: &str, id: String, data: &Value, now: Timestamp) -> Event {
+    let attributes = vec![
+        ("datacontenttype", Attr::CeString("application/json".into())),
+        ("dataschema", Attr::CeUri("resourceResync".into())),
+        ("resourceid", Attr::CeString(id.clone())),
+        ("eventid", Attr::CeString(id)),
+        ("sentat", Attr::CeString(format!("{now:.9}"))),
+    ];
+    event(kind, attributes, data.to_string().into_bytes())
 }
 
 /// An Application that a load agent pretends to have.
@@ -172,15 +196,31 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_has_nothing_asks_for_what_there_is() {
+        let now = "2026-11-21T12:00:00Z".parse().unwrap();
+        let question = Received::new(nothing_here("q".into(), now)).unwrap();
+        assert_eq!((question.kind(), question.id()), ("request-synced-resource-list", "q"));
+        assert_eq!(question.data().unwrap(), json!({"checksum": null}));
+        let there = json!({"name": "app", "namespace": "agent", "uid": "u1", "kind": "Application"});
+        let answer = Received::new(resync("response-synced-resource", "a".into(), &there, now)).unwrap();
+        let request = Received::new(answer.request_for_it("r".into(), now).unwrap()).unwrap();
+        assert_eq!((request.kind(), request.target()), ("request-update", "resourceResync"));
+        assert_eq!(
+            request.data().unwrap(),
+            json!({"name": "app", "namespace": "agent", "uid": "", "kind": "Application", "checksum": null})
+        );
+    }
+
+    #[test]
     fn a_status_update_is_about_the_copy() {
-        let mut copy = Copy::new(from_principal().application().unwrap(), "argocd", 10).unwrap();
+        let mut copy = Copy::new(from_principal().data().unwrap(), "argocd", 10).unwrap();
         let now = "2026-11-21T12:00:00Z".parse().unwrap();
         let (first, _) = copy.status_update(now);
         let (second, update) = copy.status_update(now);
         assert_ne!(first, second);
         let update = Received::new(update).unwrap();
         assert_eq!((update.kind(), update.id()), ("status-update", second.as_str()));
-        let app = update.application().unwrap();
+        let app = update.data().unwrap();
         assert_eq!(app["metadata"]["namespace"], "argocd");
         assert_eq!(app["metadata"]["annotations"]["argocd.argoproj.io/source-uid"], "u1");
         assert_eq!(app["spec"]["a"], 1);
