@@ -1,3 +1,33 @@
-//! Placeholder.
+//! The cluster side: applies what the control plane wants, undoes what others change, and tells how things stand.
+//!
+//! ```text
+//! informer ─▶ outbound ─▶ outbox ══▶ stream
+//!                │ what left the wanted state
+//!                ▼
+//! stream ══▶ handler ─▶ mirror ─▶ reconcile ─▶ backend
+//! ```
+//!
+//! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], and [`run`] works until it is cancelled.
 
+mod connection;
+mod handler;
+mod metrics;
+mod namespaces;
 pub mod options;
+mod outbound;
+mod reconcile;
+mod server;
+pub mod setup;
+
+pub use server::{Agent, Config, Handle};
+
+/// Why an agent cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Two metrics of one name.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The mode is not served yet.
+    #[error("--agent-mode autonomous is not served yet; use --agent-mode managed")]
+    Autonomous,
+}

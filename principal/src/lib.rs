@@ -1,3 +1,54 @@
-//! Placeholder.
+//! The control-plane side: hands resources to agents and takes in what they say.
+//!
+//! ```text
+//! informer ─▶ outbound ─▶ outbox(agent) ══▶ stream ══▶ handler ─▶ backend
+//! ```
+//!
+//! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], [`bind`] opens the port and [`Bound::run`]
+//! serves. Nothing of what an agent should have is remembered beside the informers' stores.
 
+mod agents;
+mod grpc;
+mod handler;
+mod identity;
+mod metrics;
 pub mod options;
+mod outbound;
+mod server;
+pub mod setup;
+
+use std::net::SocketAddr;
+
+pub use agents::AgentStatus;
+pub use server::{Bound, Config, Handle, bind};
+
+/// Why a principal cannot start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The port cannot be had.
+    #[error(
+        "cannot listen on {address}: {source}; stop what uses the port, or choose another with --listen-port"
+    )]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The identity of the control plane could not be read or made.
+    #[error("cannot read or create the config map {name} in namespace {namespace}: {source}")]
+    Identity {
+        /// Name of the config map.
+        name: &'static str,
+        /// Its namespace.
+        namespace: String,
+        /// What the API server says.
+        source: Box<kube::Error>,
+    },
+    /// Two metrics of one name.
+    #[error("cannot register metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// The gRPC server failed.
+    #[error("the grpc server failed: {0}")]
+    Serve(#[source] tonic::transport::Error),
+}

@@ -1,1 +1,7 @@
 //! The API server as Tiphys uses it.
+
+pub mod backend;
+pub mod client;
+pub mod informer;
+pub mod kinds;
+pub mod material;

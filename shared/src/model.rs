@@ -1,3 +1,13 @@
 //! What things are called. No I/O, no clock.
 
 pub mod agent;
+pub mod argocd;
+pub mod event;
+pub mod feature;
+pub mod object;
+pub mod resource;
+
+pub use agent::{AgentName, Mode};
+pub use event::{Event, EventId, EventKind, Payload, Target};
+pub use object::{Object, SourceUid};
+pub use resource::{Kind, ResourceKey};

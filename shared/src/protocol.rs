@@ -1,1 +1,6 @@
 //! What must happen: pure state machines, with `now` as an argument and no I/O.
+
+pub mod checksum;
+pub mod inbox;
+pub mod mirror;
+pub mod outbox;

@@ -1,3 +1,5 @@
 //! How events travel.
 
+pub mod codec;
+pub mod pump;
 pub mod transport;

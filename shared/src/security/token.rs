@@ -224,7 +224,8 @@ impl Issuer {
         Ok(())
     }
 
-    /// A new pair for `subject`.
+    /// A new pair for `subject`: two signatures, some 15 ms of a processor with a 4096-bit key, 2 ms with a 2048-bit
+    /// one. Where many agents may come at once, not for an async thread.
     pub fn issue(&self, subject: &Subject, now: Timestamp) -> Result<Pair, Error> {
         let access = self.sign_subject("access", subject, now, ACCESS_LIFETIME)?;
         let refresh = self.sign_subject("refresh", subject, now, REFRESH_LIFETIME)?;

@@ -1,0 +1,101 @@
+//! From checked options to a configuration: reads Secrets and files, and keeps certificates current.
+
+use prometheus::Registry;
+use tiphys_shared::kube::client;
+use tiphys_shared::kube::material::{Place, Places, Reader};
+use tiphys_shared::process::options::{KeyPair, Problem, Problems};
+use tiphys_shared::security::passwords::Credentials;
+use tiphys_shared::security::tls::{ClientTls, Policy};
+use tiphys_shared::wire::transport::DialOptions;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::options::{Roots, Settings, Transport};
+
+const CERTIFICATE: &[&str] = &["tls.crt"];
+const PRIVATE_KEY: &[&str] = &["tls.key"];
+const CA: &[&str] = &["ca.crt", "tls.crt"];
+
+/// Prepares everything that an agent needs. Certificates are kept current in the background until `cancel`.
+///
+/// # Errors
+/// Every mistake that can be found, each with its remedy.
+pub async fn prepare(
+    settings: &Settings,
+    registry: Registry,
+    cancel: &CancellationToken,
+) -> Result<Config, Problems> {
+    let client = client::connect(&settings.kubernetes).await.map_err(|error| {
+        Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
+    })?;
+    let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
+    let tls = match &settings.transport {
+        Transport::Plaintext => None,
+        Transport::Tls { roots, identity, policy } => {
+            let own = settings.credentials == Credentials::Mtls;
+            Some(client_tls(&reader, roots, identity, own, policy.clone(), cancel).await?)
+        }
+    };
+    let mut dial = DialOptions::new(settings.server.host.clone(), settings.server.port, tls);
+    dial.keepalive_interval = settings.keepalive_interval.or(dial.keepalive_interval);
+    Ok(Config {
+        client,
+        namespace: settings.namespace.clone(),
+        allowed_namespaces: settings.allowed_namespaces.clone(),
+        destination_based_mapping: settings.destination_based_mapping,
+        mismatch_policy: settings.mismatch_policy,
+        adoption_policy: settings.adoption_policy,
+        label_selector: settings.label_selector.clone(),
+        dial,
+        credentials: settings.credentials.clone(),
+        version: settings.announced_version.clone(),
+        compression: settings.compression,
+        max_message_size: settings.max_message_size,
+        heartbeat: settings.heartbeat_interval,
+        registry,
+    })
+}
+
+async fn client_tls(
+    reader: &Reader,
+    roots: &Roots,
+    identity: &KeyPair,
+    own_certificate_required: bool,
+    policy: Policy,
+    cancel: &CancellationToken,
+) -> Result<ClientTls, Problem> {
+    let (ca, insecure) = match roots {
+        Roots::Unverified => (None, true),
+        Roots::File(path) => (Some(Place::File(path.clone())), false),
+        Roots::Secret(name) => (Some(Place::Secret { name: name.clone(), keys: CA }), false),
+    };
+    let (chain, key) = match identity {
+        KeyPair::Files { certificate, key } => (Place::File(certificate.clone()), Place::File(key.clone())),
+        KeyPair::Secret(name) => (
+            Place::Secret { name: name.clone(), keys: CERTIFICATE },
+            Place::Secret { name: name.clone(), keys: PRIVATE_KEY },
+        ),
+    };
+    let with_own = Places { chain: Some(chain), key: Some(key), ca: ca.clone() };
+    let (places, material) = match reader.read_all(&with_own).await {
+        Ok(material) => (with_own, material),
+        // Other methods than mtls go without a certificate; one that is there is shown all the same.
+        Err(problem) if own_certificate_required => return Err(problem),
+        Err(_) => {
+            let without = Places { ca, ..Places::default() };
+            let material = reader.read_all(&without).await?;
+            (without, material)
+        }
+    };
+    let tls = ClientTls::new(&material, policy, insecure).map_err(|error| {
+        Problem::new(
+            format!("the agent's certificates cannot be used: {error}"),
+            "replace them with a matching pair, and the CA that signed the principal's certificate",
+        )
+    })?;
+    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
+    tokio::spawn(async move {
+        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
+    });
+    Ok(tls)
+}

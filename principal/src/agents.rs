@@ -1,0 +1,143 @@
+//! Who is connected: a session per agent, fenced by a generation.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tiphys_shared::model::{AgentName, Mode};
+use tiphys_shared::wire::pump::SharedOutbox;
+use tokio_util::sync::CancellationToken;
+
+/// One agent that has connected since this process started. Its outbox outlives its sessions.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    pub(crate) name: AgentName,
+    pub(crate) outbox: Arc<SharedOutbox>,
+    session: Mutex<Session>,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    generation: u64,
+    live: Option<Live>,
+}
+
+#[derive(Debug)]
+struct Live {
+    cancel: CancellationToken,
+    since: Timestamp,
+}
+
+/// A session as its stream holds it. Ends by its own hand, or when a newer one takes its place.
+#[derive(Debug)]
+pub(crate) struct SessionHandle {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) since: Timestamp,
+    /// First session of this agent with this process: nothing is known of what the agent holds.
+    pub(crate) is_first: bool,
+    generation: u64,
+}
+
+impl SessionHandle {
+    /// Whether this session was still the agent's newest when it ended.
+    pub(crate) fn end(self) -> bool {
+        let mut session = self.agent.session.lock();
+        let newest = session.generation == self.generation;
+        if newest {
+            session.live = None;
+        }
+        newest
+    }
+}
+
+/// One row of the fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentStatus {
+    /// Name of the agent.
+    pub name: AgentName,
+    /// Mode of the agent.
+    pub mode: Mode,
+    /// Since when it is connected; none if it is not.
+    pub connected_since: Option<Timestamp>,
+    /// Resources that it has yet to acknowledge.
+    pub outbox: usize,
+}
+
+/// All agents that have connected since this process started.
+#[derive(Debug, Default)]
+pub(crate) struct Agents {
+    agents: Mutex<HashMap<AgentName, Arc<Agent>>>,
+}
+
+impl Agents {
+    pub(crate) fn get(&self, name: &AgentName) -> Option<Arc<Agent>> {
+        self.agents.lock().get(name).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Agent>> {
+        self.agents.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn connected(&self) -> usize {
+        self.all().iter().filter(|agent| agent.session.lock().live.is_some()).count()
+    }
+
+    pub(crate) fn status(&self) -> Vec<AgentStatus> {
+        let agents: BTreeMap<AgentName, Arc<Agent>> = self.agents.lock().clone().into_iter().collect();
+        agents
+            .into_values()
+            .map(|agent| AgentStatus {
+                name: agent.name.clone(),
+                mode: Mode::Managed,
+                connected_since: agent.session.lock().live.as_ref().map(|live| live.since),
+                outbox: agent.outbox.read(|outbox| outbox.len()),
+            })
+            .collect()
+    }
+
+    /// Opens a session. The one before it, however alive it looks, is cancelled at once.
+    pub(crate) fn connect(
+        &self,
+        name: &AgentName,
+        parent: &CancellationToken,
+        now: Timestamp,
+    ) -> SessionHandle {
+        let agent = Arc::clone(self.agents.lock().entry(name.clone()).or_insert_with(|| {
+            Arc::new(Agent { name: name.clone(), outbox: Arc::default(), session: Mutex::default() })
+        }));
+        let cancel = parent.child_token();
+        let mut session = agent.session.lock();
+        session.generation += 1;
+        let generation = session.generation;
+        if let Some(older) = session.live.replace(Live { cancel: cancel.clone(), since: now }) {
+            tracing::info!(agent = %name, since = %older.since, "a newer connection takes the place of an open one");
+            older.cancel.cancel();
+        }
+        drop(session);
+        SessionHandle { agent, cancel, since: now, is_first: generation == 1, generation }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_session_fences_the_older_at_once_and_keeps_the_outbox() {
+        let agents = Agents::default();
+        let name = AgentName::new("a").unwrap();
+        let root = CancellationToken::new();
+        let first = agents.connect(&name, &root, Timestamp::UNIX_EPOCH);
+        let second = agents.connect(&name, &root, Timestamp::UNIX_EPOCH);
+        assert!(first.cancel.is_cancelled());
+        assert!(!second.cancel.is_cancelled());
+        assert!(first.is_first && !second.is_first);
+        assert!(Arc::ptr_eq(&first.agent, &second.agent));
+        assert!(!first.end(), "the end of the older session was taken for the agent's");
+        assert_eq!(agents.connected(), 1);
+        assert!(second.end());
+        assert_eq!(agents.connected(), 0);
+    }
+}

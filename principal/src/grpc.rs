@@ -1,0 +1,6 @@
+//! The RPCs: thin, no rules. Who may call them is decided in [`gate`].
+
+pub(crate) mod auth;
+pub(crate) mod event_stream;
+pub(crate) mod gate;
+pub(crate) mod version;

@@ -1,0 +1,125 @@
+//! Proof in, tokens out.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tiphys_proto::auth::authentication_server::Authentication;
+use tiphys_proto::auth::{AuthRequest, AuthResponse, RefreshTokenRequest};
+use tiphys_shared::model::{AgentName, Mode};
+use tiphys_shared::process::clock;
+use tiphys_shared::security::passwords::Passwords;
+use tiphys_shared::security::subject::AuthRule;
+use tiphys_shared::security::token::{Pair, Subject};
+use tiphys_shared::wire::transport::Peer;
+use tonic::{Request, Response, Status};
+
+use super::gate::Gate;
+
+/// Authenticates agents.
+pub(crate) struct AuthService {
+    pub(crate) gate: Gate,
+    /// The users, where the method is `userpass`.
+    pub(crate) passwords: Option<Passwords>,
+    pub(crate) namespace: String,
+}
+
+impl AuthService {
+    async fn prove<T>(
+        &self,
+        request: &Request<T>,
+        method: &str,
+        credentials: &BTreeMap<String, String>,
+    ) -> Result<AgentName, Status> {
+        let rule = &self.gate.rule;
+        if method != rule.method() {
+            return Err(Status::unauthenticated(format!(
+                "authentication method {:?} is not enabled here; this principal takes {:?}",
+                method.chars().take(20).collect::<String>(),
+                rule.method()
+            )));
+        }
+        let refused =
+            |error: tiphys_shared::security::subject::Error| Status::unauthenticated(error.to_string());
+        match rule {
+            AuthRule::Mtls { .. } => {
+                let peer = request.extensions().get::<Peer>();
+                rule.name_in_certificate(peer.and_then(|peer| peer.certificate.as_deref())).map_err(refused)
+            }
+            AuthRule::Header { .. } => {
+                rule.name_in_headers(&request.metadata().clone().into_headers()).map_err(refused)
+            }
+            AuthRule::UserPass { .. } => {
+                let passwords =
+                    self.passwords.as_ref().ok_or_else(|| Status::internal("no password file was loaded"))?;
+                let credential = |name: &str| credentials.get(name).map_or("", String::as_str);
+                // One text for all: whether a user exists is nobody's business.
+                passwords
+                    .verify(credential("clientid"), credential("clientsecret"))
+                    .await
+                    .map_err(|_| Status::unauthenticated("user or password is wrong"))
+            }
+        }
+    }
+
+    fn response(&self, pair: Pair, refresh_token: String, version: String) -> Response<AuthResponse> {
+        Response::new(AuthResponse {
+            access_token: pair.access,
+            refresh_token: pair.refresh.unwrap_or(refresh_token),
+            version,
+            principal_namespace: self.namespace.clone(),
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl Authentication for AuthService {
+    async fn authenticate(&self, request: Request<AuthRequest>) -> Result<Response<AuthResponse>, Status> {
+        let body = request.get_ref();
+        let agent = match self.prove(&request, &body.method, &body.credentials).await {
+            Ok(agent) => agent,
+            Err(status) => {
+                let from = request.extensions().get::<Peer>().and_then(|peer| peer.address);
+                tracing::warn!(
+                    ?from,
+                    method = body.method,
+                    reason = status.message(),
+                    "authentication refused"
+                );
+                // A short pause makes guessing slow, and costs an honest mistake nothing.
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                return Err(status);
+            }
+        };
+        self.gate.check_certificate(&request, &agent)?;
+        let mode: Mode = body.mode.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        if mode == Mode::Autonomous {
+            return Err(Status::failed_precondition("this principal does not take autonomous agents yet"));
+        }
+        if body.version.is_empty() {
+            return Err(Status::invalid_argument("the agent does not say its version"));
+        }
+        let subject = Subject { agent, mode };
+        let pair = self
+            .gate
+            .issuer
+            .issue(&subject, clock::now())
+            .map_err(|error| Status::internal(format!("no token could be issued: {error}")))?;
+        tracing::info!(agent = %subject.agent, mode = %mode, version = body.version, "authenticated");
+        let refresh = String::new();
+        Ok(self.response(pair, refresh, body.version.clone()))
+    }
+
+    async fn refresh_token(
+        &self,
+        request: Request<RefreshTokenRequest>,
+    ) -> Result<Response<AuthResponse>, Status> {
+        let token = &request.get_ref().refresh_token;
+        let (subject, pair) = self
+            .gate
+            .issuer
+            .refresh(token, clock::now())
+            .map_err(|error| Status::unauthenticated(format!("refresh token refused: {error}")))?;
+        self.gate.check_certificate(&request, &subject.agent)?;
+        Ok(self.response(pair, token.clone(), env!("CARGO_PKG_VERSION").to_owned()))
+    }
+}

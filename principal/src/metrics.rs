@@ -1,0 +1,162 @@
+//! Figures about the principal, under the names that the Go project gives them.
+
+use std::time::Duration;
+
+use prometheus::{
+    CounterVec, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+};
+use tiphys_shared::model::{AgentName, Kind, Target};
+
+/// The principal's metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) connected_agents: IntGauge,
+    pub(crate) average_connection_time: Gauge,
+    pub(crate) agent_connections: CounterVec,
+    pub(crate) events_received: IntCounterVec,
+    pub(crate) events_sent: IntCounterVec,
+    pub(crate) errors: IntCounterVec,
+    pub(crate) send_errors: IntCounterVec,
+    pub(crate) handshake_failures: IntCounterVec,
+    processing_time: HistogramVec,
+    applications: Lifecycle,
+    projects: Lifecycle,
+    repositories: Lifecycle,
+}
+
+/// What happened to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Created,
+    Updated,
+    Deleted,
+}
+
+#[derive(Debug)]
+struct Lifecycle {
+    created: IntCounter,
+    updated: IntCounter,
+    deleted: IntCounter,
+}
+
+impl Metrics {
+    /// Registers everything in `registry`.
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let lifecycle = |resource: &str| -> Result<Lifecycle, prometheus::Error> {
+            let counter = |verb: &str| {
+                register(
+                    registry,
+                    IntCounter::new(
+                        format!("principal_{resource}_{verb}"),
+                        format!("Number of {resource} of agents {verb} at the control plane"),
+                    )?,
+                )
+            };
+            Ok(Lifecycle {
+                created: counter("created")?,
+                updated: counter("updated")?,
+                deleted: counter("deleted")?,
+            })
+        };
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+        };
+        Ok(Self {
+            connected_agents: register(
+                registry,
+                IntGauge::new("argocd_principal_connected_agents", "Number of agents with an open stream")?,
+            )?,
+            average_connection_time: register(
+                registry,
+                Gauge::new(
+                    "principal_agent_avg_connection_time",
+                    "Average time in minutes for which the connected agents have been connected",
+                )?,
+            )?,
+            agent_connections: register(
+                registry,
+                CounterVec::new(
+                    Opts::new(
+                        "argocd_principal_agent_connections_total",
+                        "Number of streams that an agent opened",
+                    ),
+                    &["agent_name"],
+                )?,
+            )?,
+            events_received: counters(
+                "principal_events_received",
+                "Number of events received",
+                &["agent_name"],
+            )?,
+            events_sent: counters("principal_events_sent", "Number of events sent", &["agent_name"])?,
+            errors: counters(
+                "principal_errors",
+                "Number of events that could not be handled",
+                &["resource_type"],
+            )?,
+            send_errors: counters(
+                "principal_event_writer_send_errors_total",
+                "Number of streams that ended while they were written to",
+                &["agent_name", "reason"],
+            )?,
+            handshake_failures: counters(
+                "tiphys_principal_handshake_failures_total",
+                "Number of connections that failed before an RPC, by cause",
+                &["cause"],
+            )?,
+            processing_time: register(
+                registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "principal_event_processing_time",
+                        "Seconds that handling an event took",
+                    ),
+                    &["status", "agent_name", "resource_type"],
+                )?,
+            )?,
+            applications: lifecycle("applications")?,
+            projects: lifecycle("app_projects")?,
+            repositories: lifecycle("repositories")?,
+        })
+    }
+
+    /// Counts a resource that was created, updated or deleted.
+    pub(crate) fn count(&self, kind: Kind, verb: Verb) {
+        let lifecycle = match kind {
+            Kind::Application => &self.applications,
+            Kind::AppProject => &self.projects,
+            Kind::Repository => &self.repositories,
+        };
+        match verb {
+            Verb::Created => lifecycle.created.inc(),
+            Verb::Updated => lifecycle.updated.inc(),
+            Verb::Deleted => lifecycle.deleted.inc(),
+        }
+    }
+
+    /// Notes how long an event took, and what became of it.
+    pub(crate) fn processed(&self, status: &str, agent: &AgentName, target: &Target, took: Duration) {
+        self.processing_time
+            .with_label_values(&[status, agent.as_str(), label(target)])
+            .observe(took.as_secs_f64());
+        if status == "fail" {
+            self.errors.with_label_values(&[label(target)]).inc();
+        }
+    }
+}
+
+/// Targets that a peer made up share one label: a peer cannot make the registry grow.
+fn label(target: &Target) -> &str {
+    match target {
+        Target::Unknown(_) => "unknown",
+        known => known.as_str(),
+    }
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: C,
+) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

@@ -1,0 +1,152 @@
+//! From checked options to a configuration: reads Secrets and files, makes what is to be made, and keeps it current.
+
+use prometheus::Registry;
+use tiphys_shared::kube::client;
+use tiphys_shared::kube::material::{Place, Places, Reader};
+use tiphys_shared::process::clock;
+use tiphys_shared::process::options::{KeyPair, Problem, Problems};
+use tiphys_shared::security::passwords::Passwords;
+use tiphys_shared::security::pki::Ca;
+use tiphys_shared::security::secret::Secret;
+use tiphys_shared::security::subject::AuthRule;
+use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
+use tiphys_shared::security::token::Issuer;
+use tokio_util::sync::CancellationToken;
+
+use crate::Config;
+use crate::options::{Identity, Roots, Settings, TokenKey, Transport};
+
+const CERTIFICATE: &[&str] = &["tls.crt"];
+const PRIVATE_KEY: &[&str] = &["tls.key"];
+const CA: &[&str] = &["ca.crt", "tls.crt"];
+const JWT_KEY: &[&str] = &["jwt.key"];
+/// How long a certificate made for a trial is good.
+const TRIAL: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+
+/// Prepares everything that a principal needs. Certificates are kept current in the background until `cancel`.
+///
+/// # Errors
+/// Every mistake that can be found, each with its remedy.
+pub async fn prepare(
+    settings: &Settings,
+    registry: Registry,
+    cancel: &CancellationToken,
+) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
+    let client = client::connect(&settings.kubernetes).await.map_err(|error| {
+        Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
+    })?;
+    let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
+    let tls = match &settings.transport {
+        Transport::Plaintext => Some(None),
+        Transport::Tls { identity, roots, policy } => {
+            problems.keep(server_tls(&reader, identity, roots, policy.clone(), cancel).await).map(Some)
+        }
+    };
+    let issuer = problems.keep(issuer(&reader, &settings.token_key).await);
+    let passwords = match &settings.authentication {
+        AuthRule::UserPass { path } => problems
+            .keep(Passwords::load(path).await.map_err(|error| {
+                Problem::new(
+                    error.to_string(),
+                    "make the file with lines of user:bcrypt, as htpasswd -B does",
+                )
+            }))
+            .map(Some),
+        AuthRule::Mtls { .. } | AuthRule::Header { .. } => Some(None),
+    };
+    let listen = problems.keep(settings.listen.address().map_err(|error| {
+        Problem::new(format!("cannot listen on {}: {error}", settings.listen), "choose another --listen-host")
+    }));
+    let (Some(tls), Some(issuer), Some(passwords), Some(listen)) = (tls, issuer, passwords, listen) else {
+        return Err(problems);
+    };
+    Ok(Config {
+        client,
+        namespace: settings.namespace.clone(),
+        allowed_namespaces: settings.allowed_namespaces.clone(),
+        destination_based_mapping: settings.destination_based_mapping,
+        label_selector: settings.label_selector.clone(),
+        listen,
+        tls,
+        auth: settings.authentication.clone(),
+        passwords,
+        client_cert_subject_match: settings.match_certificate_subject,
+        issuer,
+        max_message_size: settings.max_message_size,
+        registry,
+    })
+}
+
+async fn server_tls(
+    reader: &Reader,
+    identity: &Identity,
+    roots: &Roots,
+    policy: Policy,
+    cancel: &CancellationToken,
+) -> Result<ServerTls, Problem> {
+    let ca = match roots {
+        Roots::File(path) => Place::File(path.clone()),
+        Roots::Secret(name) => Place::Secret { name: name.clone(), keys: CA },
+    };
+    let unusable = |error: tiphys_shared::security::tls::Error| {
+        Problem::new(
+            format!("the principal's certificates cannot be used: {error}"),
+            "replace them with a matching pair and CA",
+        )
+    };
+    let (chain, key) = match identity {
+        Identity::Kept(KeyPair::Files { certificate, key }) => {
+            (Place::File(certificate.clone()), Place::File(key.clone()))
+        }
+        Identity::Kept(KeyPair::Secret(name)) => (
+            Place::Secret { name: name.clone(), keys: CERTIFICATE },
+            Place::Secret { name: name.clone(), keys: PRIVATE_KEY },
+        ),
+        Identity::Generated => return generated(reader, &ca, policy).await,
+    };
+    let places = Places { chain: Some(chain), key: Some(key), ca: Some(ca) };
+    let material = reader.read_all(&places).await?;
+    let tls = ServerTls::new(&material, policy).map_err(unusable)?;
+    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
+    tokio::spawn(async move {
+        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
+    });
+    Ok(tls)
+}
+
+/// A certificate for a trial, made now and forgotten at the end.
+async fn generated(reader: &Reader, ca: &Place, policy: Policy) -> Result<ServerTls, Problem> {
+    let made = |error: tiphys_shared::security::pki::Error| {
+        Problem::new(
+            format!("no certificate could be made: {error}"),
+            "give one with --tls-cert and --tls-key",
+        )
+    };
+    let own = Ca::generate("tiphys trial", clock::now(), TRIAL).map_err(made)?;
+    let issued = own.issue_server(&["localhost", "127.0.0.1", "::1"], clock::now(), TRIAL).map_err(made)?;
+    let agents = if policy.client_certificate == ClientCertificate::Required {
+        reader.read(ca).await?
+    } else {
+        own.certificate_pem().as_bytes().to_vec()
+    };
+    let material = Material::new(issued.chain, issued.key, agents);
+    ServerTls::new(&material, policy)
+        .map_err(|error| Problem::new(error.to_string(), "give a certificate with --tls-cert and --tls-key"))
+}
+
+async fn issuer(reader: &Reader, key: &TokenKey) -> Result<Issuer, Problem> {
+    let unusable = |error: tiphys_shared::security::token::Error| {
+        Problem::new(
+            format!("the key that signs tokens cannot be used: {error}"),
+            "give an RSA key in PEM form, as `openssl genrsa 4096` makes it",
+        )
+    };
+    let place = match key {
+        TokenKey::Generated => return Issuer::generate(2048).map(|(issuer, _)| issuer).map_err(unusable),
+        TokenKey::File(path) => Place::File(path.clone()),
+        TokenKey::Secret(name) => Place::Secret { name: name.clone(), keys: JWT_KEY },
+    };
+    let pem = Secret::new(reader.read(&place).await?);
+    Issuer::from_pem(&pem).map_err(unusable)
+}

@@ -1,0 +1,56 @@
+//! One way to a [`kube::Client`].
+
+use std::path::PathBuf;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// Where the API server is and who we are to it.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// A kubeconfig file. Without one: `$KUBECONFIG`, `~/.kube/config`, or the pod's service account.
+    pub kubeconfig: Option<PathBuf>,
+    /// The context to use instead of the file's current one.
+    pub context: Option<String>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kubeconfig cannot be read, or does not hold the context.
+    #[error("cannot use the kubeconfig {path}: {source}")]
+    Kubeconfig {
+        /// File, or what stands for it.
+        path: String,
+        /// What is wrong with it.
+        source: kube::config::KubeconfigError,
+    },
+    /// No kubeconfig was named, and there is no default one nor a service account.
+    #[error("no kubeconfig and no service account found: {0}")]
+    Infer(#[source] kube::config::InferConfigError),
+    /// The configuration was read but no client can be made of it.
+    #[error("cannot make a Kubernetes client: {0}")]
+    Client(#[source] Box<kube::Error>),
+}
+
+/// Makes a client.
+///
+/// # Errors
+/// [`Error`] if the configuration cannot be read. The API server itself is not asked yet.
+pub async fn connect(access: &Access) -> Result<Client, Error> {
+    let options = KubeConfigOptions { context: access.context.clone(), ..Default::default() };
+    let mut config = match &access.kubeconfig {
+        Some(path) => {
+            let wrap = |source| Error::Kubeconfig { path: path.display().to_string(), source };
+            let file = Kubeconfig::read_from(path).map_err(wrap)?;
+            Config::from_custom_kubeconfig(file, &options).await.map_err(wrap)?
+        }
+        None if access.context.is_some() => Config::from_kubeconfig(&options)
+            .await
+            .map_err(|source| Error::Kubeconfig { path: "of the environment".to_owned(), source })?,
+        None => Config::infer().await.map_err(Error::Infer)?,
+    };
+    // A watch is silent while nothing changes; the watcher has its own idea of how long is too long.
+    config.read_timeout = None;
+    Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
+}

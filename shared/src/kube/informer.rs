@@ -1,0 +1,280 @@
+//! Watches one kind of resource: keeps a copy of it and tells every change once.
+//!
+//! The copy is never behind what was told: when a [`Change`] is delivered the [`Store`] already holds it. What vanished
+//! while no watch was up is found at the end of the next list, and told as [`Change::Gone`].
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::Api;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::backend::Done;
+use crate::model::object::ObjectExt as _;
+use crate::model::{Kind, Object, ResourceKey};
+
+/// What happened to a resource.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// It was created or changed.
+    Applied {
+        /// What it was, if it was known.
+        old: Option<Arc<Object>>,
+        /// What it is.
+        new: Arc<Object>,
+    },
+    /// It is gone; this is what it last was.
+    Gone(Arc<Object>),
+}
+
+impl Change {
+    /// The resource as it is or last was.
+    pub fn object(&self) -> &Arc<Object> {
+        match self {
+            Self::Applied { new, .. } => new,
+            Self::Gone(last) => last,
+        }
+    }
+}
+
+/// A copy of all resources of one kind that an informer watches. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    kind: Kind,
+    content: Arc<RwLock<Content>>,
+    synced: watch::Receiver<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    objects: HashMap<ResourceKey, Arc<Object>>,
+    /// Newest resource version that the watch has told of.
+    watched: u64,
+}
+
+impl Store {
+    /// The resource as it was last seen.
+    pub fn get(&self, key: &ResourceKey) -> Option<Arc<Object>> {
+        self.content.read().objects.get(key).cloned()
+    }
+
+    /// All resources, in no order.
+    pub fn all(&self) -> Vec<Arc<Object>> {
+        self.content.read().objects.values().cloned().collect()
+    }
+
+    /// Number of resources.
+    pub fn len(&self) -> usize {
+        self.content.read().objects.len()
+    }
+
+    /// Whether there are no resources.
+    pub fn is_empty(&self) -> bool {
+        self.content.read().objects.is_empty()
+    }
+
+    /// The kind that is kept here.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether the first list has arrived.
+    pub fn is_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// Takes in what this process has just written, before the watch tells of it; the watch's own word of it is then no
+    /// news.
+    ///
+    /// Left out unless it differs from the copy by that write alone: what others changed in between must be told.
+    pub fn wrote(&self, done: &Done) {
+        let mut content = self.content.write();
+        let written = match done {
+            Done::Unchanged | Done::Deleted => return,
+            Done::Created(written) => {
+                if version(written) <= content.watched
+                    || content.objects.contains_key(&written.key(self.kind))
+                {
+                    return;
+                }
+                written
+            }
+            Done::Updated { from, object } => {
+                let known = content.objects.get(&object.key(self.kind));
+                if known.is_none_or(|known| known.resource_version() != from) {
+                    return;
+                }
+                object
+            }
+        };
+        content.objects.insert(written.key(self.kind), Arc::clone(written));
+    }
+
+    /// Waits for the first list. Ends, too, when the informer does.
+    pub async fn synced(&self) {
+        _ = self.synced.clone().wait_for(|synced| *synced).await;
+    }
+}
+
+/// What an informer watches.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// Kind of the resources.
+    pub kind: Kind,
+    /// One namespace, or all.
+    pub namespace: Option<String>,
+    /// Label selector in Kubernetes' syntax.
+    pub labels: Option<String>,
+}
+
+/// Watches until it is cancelled.
+#[derive(Debug)]
+pub struct Informer {
+    api: Api<Object>,
+    scope: Scope,
+    store: Store,
+    synced: watch::Sender<bool>,
+}
+
+impl Informer {
+    /// An informer that has not begun yet.
+    pub fn new(client: &kube::Client, scope: Scope) -> Self {
+        let (synced, receiver) = watch::channel(false);
+        let store = Store { kind: scope.kind, content: Arc::default(), synced: receiver };
+        Self { api: super::kinds::api(client, scope.kind, scope.namespace.as_deref()), scope, store, synced }
+    }
+
+    /// The copy that this informer keeps.
+    pub fn store(&self) -> Store {
+        self.store.clone()
+    }
+
+    /// Watches, and calls `on_change` for each change in order, until `cancel`. A server that is away, forgets
+    /// (410) or refuses is tried again, with growing pauses; the first and each repeated failure is logged.
+    pub async fn run(self, cancel: CancellationToken, mut on_change: impl FnMut(Change) + Send) {
+        let mut config = watcher::Config::default();
+        if let Some(labels) = &self.scope.labels {
+            config = config.labels(labels);
+        }
+        let stream = watcher(self.api.clone(), config).backoff(Pauses::default());
+        let mut stream = std::pin::pin!(stream);
+        let mut listed: Option<HashSet<ResourceKey>> = None;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                event = stream.next() => event,
+            };
+            match event {
+                Some(Ok(watcher::Event::Init)) => listed = Some(HashSet::new()),
+                Some(Ok(watcher::Event::InitApply(object))) => {
+                    if let Some(listed) = &mut listed {
+                        listed.insert(object.key(self.scope.kind));
+                    }
+                    self.apply(object, &mut on_change);
+                }
+                Some(Ok(watcher::Event::InitDone)) => {
+                    if let Some(listed) = listed.take() {
+                        self.forget_unlisted(&listed, &mut on_change);
+                    }
+                    self.synced.send_replace(true);
+                }
+                Some(Ok(watcher::Event::Apply(object))) => self.apply(object, &mut on_change),
+                Some(Ok(watcher::Event::Delete(object))) => {
+                    let known = {
+                        let mut content = self.store.content.write();
+                        content.watched = content.watched.max(version(&object));
+                        content.objects.remove(&object.key(self.scope.kind))
+                    };
+                    if known.is_some() {
+                        on_change(Change::Gone(Arc::new(trimmed(object))));
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(kind = %self.scope.kind, error = %error, "watch failed; trying again");
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn apply(&self, object: Object, on_change: &mut impl FnMut(Change)) {
+        let new = Arc::new(trimmed(object));
+        let key = new.key(self.scope.kind);
+        let old = {
+            let mut content = self.store.content.write();
+            content.watched = content.watched.max(version(&new));
+            // What this process wrote meanwhile is newer than what the watch still has to tell.
+            if content
+                .objects
+                .get(&key)
+                .is_some_and(|known| known.uid() == new.uid() && version(known) >= version(&new))
+            {
+                return;
+            }
+            content.objects.insert(key, Arc::clone(&new))
+        };
+        // Another object took the name while no watch was up: one life ended before the next began.
+        match old {
+            Some(old) if old.uid() != new.uid() => {
+                on_change(Change::Gone(old));
+                on_change(Change::Applied { old: None, new });
+            }
+            old => on_change(Change::Applied { old, new }),
+        }
+    }
+
+    fn forget_unlisted(&self, listed: &HashSet<ResourceKey>, on_change: &mut impl FnMut(Change)) {
+        let gone: Vec<Arc<Object>> = {
+            let mut content = self.store.content.write();
+            let watched = content.watched;
+            // What was written after the list was made is not on it.
+            content
+                .objects
+                .extract_if(|key, object| !listed.contains(key) && version(object) <= watched)
+                .map(|(_, object)| object)
+                .collect()
+        };
+        for last in gone {
+            on_change(Change::Gone(last));
+        }
+    }
+}
+
+/// Resource versions of one kind are numbers that grow; one that is not a number is older than all.
+fn version(object: &Object) -> u64 {
+    object.resource_version().parse().unwrap_or(0)
+}
+
+/// Who manages which field is of no use to a peer, and can be larger than all the rest.
+pub(super) fn trimmed(mut object: Object) -> Object {
+    object.metadata.managed_fields = None;
+    object
+}
+
+/// Pauses between two tries at a watch: 50 ms, doubling to 10 s, each lengthened by chance by up to a half.
+#[derive(Debug, Default)]
+pub(super) struct Pauses {
+    failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let millis = 50_u64.saturating_mul(1 << self.failures.min(8)).min(10_000);
+        self.failures += 1;
+        Some(Duration::from_millis(millis + fastrand::u64(0..=millis / 2)))
+    }
+}
+
+impl kube::runtime::utils::Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}

@@ -1,0 +1,34 @@
+//! Names that Argo CD and `argocd-agent` give to annotations, labels and fields.
+
+/// Annotation keys.
+pub mod annotation {
+    /// UID of the original, on every copy.
+    pub const SOURCE_UID: &str = "argocd.argoproj.io/source-uid";
+    /// Identity of the control plane that a copy came from.
+    pub const PRINCIPAL_UID: &str = "argocd.argoproj.io/principal-uid";
+    /// What to do when a copy has another source UID: `recreate` or `upsert`.
+    pub const MISMATCH_POLICY: &str = "argocd.argoproj.io/source-uid-mismatch-policy";
+    /// What to do with an object that is already there: `always` or `never` adopt it.
+    pub const ADOPTION_POLICY: &str = "argocd.argoproj.io/adoption-policy";
+    /// Asks Argo CD to look again; Argo CD removes it when it has.
+    pub const REFRESH: &str = "argocd.argoproj.io/refresh";
+    /// When the other side's state was last written into this object.
+    pub const LAST_UPDATED: &str = "argocd-agent.argoproj.io/last-updated";
+    /// What the notifications controller of each side remembers for itself.
+    pub const NOTIFIED: &str = "notified.notifications.argoproj.io";
+    /// What client-side apply remembers; meaningless on another cluster.
+    pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+}
+
+/// Label keys.
+pub mod label {
+    /// `true` takes a resource out of synchronisation.
+    pub const IGNORE_SYNC: &str = "argocd-agent.argoproj-labs.io/ignore-sync";
+    /// Says what an Argo CD Secret holds: `repository`, `repo-creds`, `cluster` …
+    pub const SECRET_TYPE: &str = "argocd.argoproj.io/secret-type";
+}
+
+/// Name of the cluster that an Argo CD runs in, as a destination.
+pub const IN_CLUSTER: &str = "in-cluster";
+/// Address of the cluster that an Argo CD runs in, as a destination.
+pub const IN_CLUSTER_SERVER: &str = "https://kubernetes.default.svc";

@@ -1,0 +1,281 @@
+//! One live stream: outbox → wire, wire → inbox → handlers, and the acknowledgements of both.
+//!
+//! The pump is the same on both sides. It ends with its stream, or when it is cancelled because a newer stream of the
+//! same peer took its place; handlers that are under way end with it, unacknowledged, so that the peer says it again.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
+use parking_lot::Mutex;
+use tiphys_proto::event_stream::Event as WireEvent;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::codec::{self, Malformed};
+use crate::model::event::{Event, EventId, REFUSED, Target};
+use crate::model::feature::{Feature, Features};
+use crate::model::{Object, ResourceKey};
+use crate::protocol::inbox::{Inbox, Limits};
+use crate::protocol::outbox::{Item, Key, Outbox};
+
+/// How much of one stream is worked on at once.
+const LIMITS: Limits = Limits { waiting: 1024, running: 16 };
+/// Acknowledgements that may wait before nothing more is read: a peer that does not read cannot make us grow.
+const ACKS: usize = 1024;
+
+/// What waits in an outbox.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// A resource as its sender has it. What the peer may see of it is decided when it is sent.
+    Object(Arc<Object>),
+    /// A message of its own.
+    Message(Box<Event>),
+}
+
+/// A peer's outbox, shared by those who fill it and the pump that empties it. Outlives every stream.
+#[derive(Debug, Default)]
+pub struct SharedOutbox {
+    outbox: Mutex<Outbox<Outgoing>>,
+    filled: Notify,
+    acked: Notify,
+}
+
+impl SharedOutbox {
+    /// Changes the outbox and wakes the pump.
+    pub fn fill<R>(&self, change: impl FnOnce(&mut Outbox<Outgoing>) -> R) -> R {
+        let result = change(&mut self.outbox.lock());
+        self.filled.notify_one();
+        result
+    }
+
+    /// Waits until the peer has acknowledged everything about the resource.
+    pub async fn settled(&self, key: &ResourceKey) {
+        loop {
+            let acked = self.acked.notified();
+            if !self.outbox.lock().is_pending(key) {
+                return;
+            }
+            acked.await;
+        }
+    }
+
+    fn acknowledge(&self, id: &EventId) -> Option<(Key, Item<Outgoing>)> {
+        let settled = self.outbox.lock().acked(id);
+        self.acked.notify_waiters();
+        settled
+    }
+
+    /// Looks at the outbox.
+    pub fn read<R>(&self, look: impl FnOnce(&Outbox<Outgoing>) -> R) -> R {
+        look(&self.outbox.lock())
+    }
+}
+
+/// What became of an event at its handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Handled, or nothing to do.
+    Done,
+    /// It is not allowed or makes no sense, and will not when it is repeated: acknowledged as refused.
+    Refused(String),
+    /// It could not be handled now. Not acknowledged: the peer will say it again.
+    Later(String),
+}
+
+/// What the pump asks of the side that it works for.
+pub trait Side: Send + Sync + 'static {
+    /// Events of one lane are handled in order.
+    type Lane: Clone + Eq + Hash + Send + 'static;
+
+    /// Writes the message for an outbox item, or `None` if there is nothing to say about it any more.
+    fn render(&self, key: &Key, item: &Item<Outgoing>) -> Option<Event>;
+    /// The lane of an event.
+    fn lane(&self, event: &Event) -> Self::Lane;
+    /// Handles an event. Called for events of one lane in order, for different lanes at once.
+    fn handle(&self, event: Event) -> impl Future<Output = Outcome> + Send;
+    /// An event was handed to the stream.
+    fn on_sent(&self, event: &Event);
+    /// An event arrived; acknowledgements do not count.
+    fn on_received(&self, event: &Event);
+    /// The peer acknowledged what this was about; with a reason if it refused it.
+    fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>);
+    /// Something arrived that is not an event, or that no handler would have.
+    fn on_refused(&self, event: Option<&Event>, reason: &str);
+}
+
+/// Why a pump ended.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// It was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// The peer closed the stream.
+    #[error("closed by the peer")]
+    Closed,
+    /// The stream broke.
+    #[error("broken: {0}")]
+    Broken(#[source] Box<tonic::Status>),
+}
+
+/// Runs one stream until it ends.
+///
+/// `incoming` is what the peer says, `outgoing` what is said to it; `features` may become known while it runs, because a Go
+/// principal sends its metadata only with its first event. Everything unacknowledged in the outbox is sent again
+/// first. Cancel safe: a pump that is dropped has acknowledged only what its handlers finished.
+pub async fn run<S: Side>(
+    side: Arc<S>,
+    outbox: Arc<SharedOutbox>,
+    features: watch::Receiver<Features>,
+    incoming: impl Stream<Item = Result<WireEvent, tonic::Status>> + Send,
+    outgoing: mpsc::Sender<WireEvent>,
+    cancel: CancellationToken,
+) -> End {
+    outbox.fill(Outbox::reconnected);
+    let mut incoming = std::pin::pin!(incoming);
+    let mut inbox: Inbox<S::Lane, Event> = Inbox::new(LIMITS);
+    let mut running = FuturesUnordered::new();
+    let mut acks: VecDeque<Event> = VecDeque::new();
+    let mut next: Option<WireEvent> = None;
+    loop {
+        while let Some((lane, event)) = inbox.take() {
+            let side = Arc::clone(&side);
+            running.push(async move {
+                let ack = event.ack();
+                let outcome = side.handle(event).await;
+                (lane, ack, outcome)
+            });
+        }
+        if next.is_none() {
+            next = next_message(&*side, &outbox, &mut acks);
+        }
+        let due = if next.is_none() { outbox.read(Outbox::next_due) } else { None };
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return End::Cancelled,
+            Some((lane, ack, outcome)) = running.next(), if !running.is_empty() => {
+                inbox.done(&lane);
+                match outcome {
+                    Outcome::Done => acks.push_back(ack),
+                    Outcome::Refused(reason) => {
+                        side.on_refused(Some(&ack), &reason);
+                        acks.push_back(refusal(&features, ack, &reason));
+                    }
+                    Outcome::Later(reason) => {
+                        tracing::warn!(event_id = %ack.id, reason, "event not handled; waiting for its repetition");
+                    }
+                }
+            }
+            message = incoming.next(), if !inbox.is_full() && acks.len() < ACKS => match message {
+                None => return End::Closed,
+                Some(Err(status)) => return End::Broken(Box::new(status)),
+                Some(Ok(message)) => match codec::decode(message) {
+                    Ok(event) if event.is_ack() => {
+                        let refused = event.extensions.get(REFUSED).map(String::as_str);
+                        if let Some((_, item)) = outbox.acknowledge(&event.id) {
+                            side.on_acked(&item, refused);
+                        }
+                    }
+                    Ok(event) => {
+                        side.on_received(&event);
+                        inbox.push(side.lane(&event), event);
+                    }
+                    Err(Malformed { reason, ack }) => {
+                        let reason = reason.to_string();
+                        side.on_refused(ack.as_deref(), &reason);
+                        acks.extend(ack.map(|ack| refusal(&features, *ack, &reason)));
+                    }
+                },
+            },
+            permit = outgoing.reserve(), if next.is_some() => match (permit, next.take()) {
+                (Ok(permit), Some(message)) => permit.send(message),
+                _ => return End::Closed,
+            },
+            () = outbox.filled.notified(), if next.is_none() => {}
+            () = sleep_until(due), if due.is_some() => {}
+        }
+    }
+}
+
+/// Acknowledgements go before news: they are small, and free the peer.
+fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, acks: &mut VecDeque<Event>) -> Option<WireEvent> {
+    while let Some(ack) = acks.pop_front() {
+        match codec::encode(&ack) {
+            Ok(message) => return Some(message),
+            Err(error) => tracing::error!(event_id = %ack.id, %error, "acknowledgement could not be written"),
+        }
+    }
+    loop {
+        let event = {
+            let mut outbox = outbox.outbox.lock();
+            let now = Instant::now().into_std();
+            let (key, item) = outbox.next(now)?;
+            match side.render(&key, &item) {
+                Some(event) => {
+                    // A sign of life is not acknowledged.
+                    if event.target == Target::Heartbeat {
+                        outbox.skip(key);
+                    } else {
+                        outbox.sent(key, item, event.id.clone(), now);
+                    }
+                    event
+                }
+                None => {
+                    outbox.skip(key);
+                    continue;
+                }
+            }
+        };
+        match codec::encode(&event) {
+            Ok(message) => {
+                side.on_sent(&event);
+                return Some(message);
+            }
+            Err(error) => {
+                // JSON came in, so JSON goes out; should it not, the entry is parked until its time to be sent again.
+                tracing::error!(event_id = %event.id, %error, "event could not be written");
+            }
+        }
+    }
+}
+
+fn refusal(features: &watch::Receiver<Features>, ack: Event, reason: &str) -> Event {
+    if features.borrow().has(Feature::Refusals) { codec::refusal(ack, reason) } else { ack }
+}
+
+async fn sleep_until(due: Option<std::time::Instant>) {
+    if let Some(due) = due {
+        tokio::time::sleep_until(Instant::from_std(due)).await;
+    }
+}
+
+/// Awaits `attempt` again and again while it fails in a way that may pass, for at most `limit` in all.
+///
+/// # Errors
+/// The last failure.
+pub async fn persist<T, E, F: Future<Output = Result<T, E>>>(
+    limit: Duration,
+    is_transient: impl Fn(&E) -> bool,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, E> {
+    let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match attempt().await {
+            Err(error) if is_transient(&error) && Instant::now() + pause < deadline => {
+                tokio::time::sleep(pause + pause.mul_f64(fastrand::f64() / 2.0)).await;
+                pause = (pause * 2).min(Duration::from_secs(5));
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Names an event about a resource as the Go project does: `NAME_UID_RESOURCEVERSION`, and `NAME_UID` for the resource.
+pub fn resource_ids(name: &str, uid: &str, resource_version: &str) -> (EventId, String) {
+    (EventId(format!("{name}_{uid}_{resource_version}")), format!("{name}_{uid}"))
+}

@@ -1,0 +1,342 @@
+//! A control plane, a principal, clusters and agents, with real mTLS on loopback; each side can be killed.
+//!
+//! A side runs in a runtime of its own, so that killing it is what `kill -9` is: everything stops at its next await and
+//! nothing is cleaned up. Its API server lives on.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::{Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tiphys_agent::options::{AdoptionPolicy, MismatchPolicy};
+use tiphys_apiserver::ApiServer;
+use tiphys_shared::kube::kinds;
+use tiphys_shared::model::Kind;
+use tiphys_shared::process::clock;
+use tiphys_shared::process::options::NamePattern;
+use tiphys_shared::security::passwords::Credentials;
+use tiphys_shared::security::pki::Ca;
+use tiphys_shared::security::subject::AuthRule;
+use tiphys_shared::security::tls::{ClientTls, Material, Policy, ServerTls};
+use tiphys_shared::security::token::Issuer;
+use tiphys_shared::wire::transport::DialOptions;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// How long anything may take before a test gives up. Nothing waits for it when all is well.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One cluster's API server.
+#[derive(Clone)]
+pub(crate) enum Cluster {
+    Embedded(ApiServer),
+    Real(Box<kube::Config>),
+}
+
+impl Cluster {
+    pub(crate) fn embedded() -> Self {
+        let server = ApiServer::new(tiphys_apiserver::Options::default());
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
+        for file in ["applications.yaml", "appprojects.yaml"] {
+            server.install_crds(&std::fs::read_to_string(folder.join(file)).unwrap()).unwrap();
+        }
+        Self::Embedded(server)
+    }
+
+    /// A client whose tasks live in the current runtime.
+    pub(crate) fn client(&self) -> Client {
+        match self {
+            Self::Embedded(server) => server.client(),
+            Self::Real(config) => Client::try_from((**config).clone()).unwrap(),
+        }
+    }
+}
+
+/// Something that runs in a runtime of its own.
+struct Process {
+    runtime: Option<Runtime>,
+    stop: CancellationToken,
+}
+
+impl Process {
+    fn kill(mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// Everything.
+pub(crate) struct Fleet {
+    pub(crate) namespace: String,
+    pub(crate) control: Cluster,
+    pub(crate) ca: Ca,
+    pub(crate) issuer: Issuer,
+    address: SocketAddr,
+    principal: Option<(Process, tiphys_principal::Handle)>,
+    clusters: BTreeMap<String, Cluster>,
+    agents: BTreeMap<String, (Process, tiphys_agent::Handle)>,
+}
+
+impl Fleet {
+    /// A control plane with a principal, and agents with a cluster each, all of embedded API servers.
+    pub(crate) async fn embedded(agents: &[&str]) -> Self {
+        let clusters = agents.iter().map(|name| ((*name).to_owned(), Cluster::embedded())).collect();
+        Self::start(Cluster::embedded(), clusters).await
+    }
+
+    /// The same on the clusters given.
+    pub(crate) async fn start(control: Cluster, clusters: BTreeMap<String, Cluster>) -> Self {
+        static FLEETS: AtomicU32 = AtomicU32::new(0);
+        // RUST_LOG=debug shows what a failing test did.
+        _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
+        let namespace = format!("argocd-{}-{}", std::process::id(), FLEETS.fetch_add(1, Ordering::Relaxed));
+        let ca = Ca::generate("fleet", clock::now(), DAY).unwrap();
+        let mut fleet = Self {
+            namespace,
+            control,
+            ca,
+            issuer: Issuer::generate(2048).unwrap().0,
+            address: ([127, 0, 0, 1], 0).into(),
+            principal: None,
+            clusters,
+            agents: BTreeMap::new(),
+        };
+        create_namespace(&fleet.control.client(), &fleet.namespace).await;
+        for (name, cluster) in &fleet.clusters {
+            create_namespace(&fleet.control.client(), name).await;
+            create_namespace(&cluster.client(), &fleet.namespace).await;
+        }
+        fleet.start_principal().await;
+        let names: Vec<String> = fleet.clusters.keys().cloned().collect();
+        for name in names {
+            fleet.start_agent(&name);
+        }
+        fleet
+    }
+
+    /// Starts the principal, at the same address as before.
+    pub(crate) async fn start_principal(&mut self) {
+        let material = self.ca.issue_server(&["localhost", "127.0.0.1"], clock::now(), DAY).unwrap();
+        let material = Material { ca: self.ca.certificate_pem().as_bytes().to_vec(), ..material };
+        let tls = ServerTls::new(&material, Policy::mutual()).unwrap();
+        // The system may take a moment to free the port of a principal that was killed.
+        let address = self.address;
+        Self::until("the port", async || tokio::net::TcpListener::bind(address).await.ok()).await;
+        let stop = CancellationToken::new();
+        let runtime = runtime();
+        let (control, namespace, issuer, listen) =
+            (self.control.clone(), self.namespace.clone(), self.issuer.clone(), self.address);
+        let cancel = stop.clone();
+        let (bound, handle) = runtime
+            .spawn(async move {
+                let config = tiphys_principal::Config {
+                    client: control.client(),
+                    namespace,
+                    allowed_namespaces: vec![NamePattern::new("*").unwrap()],
+                    destination_based_mapping: false,
+                    label_selector: None,
+                    listen,
+                    tls: Some(tls),
+                    auth: AuthRule::parse("mtls:CN=([^,]+)").unwrap(),
+                    passwords: None,
+                    client_cert_subject_match: false,
+                    issuer,
+                    max_message_size: 16 << 20,
+                    registry: prometheus::Registry::new(),
+                };
+                let bound = tiphys_principal::bind(config).await.unwrap();
+                let handle = bound.handle();
+                (bound, handle)
+            })
+            .await
+            .unwrap();
+        self.address = bound.address();
+        runtime.spawn(bound.run(cancel));
+        handle.ready().await;
+        self.principal = Some((Process { runtime: Some(runtime), stop }, handle));
+    }
+
+    /// `kill -9` of the principal.
+    pub(crate) fn kill_principal(&mut self) {
+        self.principal.take().unwrap().0.kill();
+    }
+
+    /// Starts an agent.
+    pub(crate) fn start_agent(&mut self, name: &str) {
+        let dial = self.dial(name);
+        let (cluster, namespace) = (self.clusters[name].clone(), self.namespace.clone());
+        let stop = CancellationToken::new();
+        let runtime = runtime();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let cancel = stop.clone();
+        runtime.spawn(async move {
+            let agent = tiphys_agent::Agent::new(tiphys_agent::Config {
+                client: cluster.client(),
+                namespace,
+                allowed_namespaces: Vec::new(),
+                destination_based_mapping: false,
+                mismatch_policy: MismatchPolicy::Recreate,
+                adoption_policy: AdoptionPolicy::Always,
+                label_selector: None,
+                dial,
+                credentials: Credentials::Mtls,
+                version: "test".to_owned(),
+                compression: false,
+                max_message_size: 16 << 20,
+                heartbeat: None,
+                registry: prometheus::Registry::new(),
+            });
+            sender.send(agent.handle()).unwrap();
+            agent.run(cancel).await
+        });
+        let handle = receiver.recv().unwrap();
+        self.agents.insert(name.to_owned(), (Process { runtime: Some(runtime), stop }, handle));
+    }
+
+    /// `kill -9` of an agent.
+    pub(crate) fn kill_agent(&mut self, name: &str) {
+        self.agents.remove(name).unwrap().0.kill();
+    }
+
+    /// How to reach the principal as `name`.
+    pub(crate) fn dial(&self, name: &str) -> DialOptions {
+        let material = self.ca.issue_client::<&str>(name, &[], clock::now(), DAY).unwrap();
+        let material = Material { ca: self.ca.certificate_pem().as_bytes().to_vec(), ..material };
+        let tls = ClientTls::new(&material, Policy::default(), false).unwrap();
+        DialOptions::new("127.0.0.1", self.address.port(), Some(tls))
+    }
+
+    /// The principal, looked at from outside.
+    pub(crate) fn principal(&self) -> &tiphys_principal::Handle {
+        &self.principal.as_ref().unwrap().1
+    }
+
+    /// The agent, looked at from outside.
+    pub(crate) fn agent(&self, name: &str) -> &tiphys_agent::Handle {
+        &self.agents[name].1
+    }
+
+    /// Objects at the control plane: Applications of an agent, or projects and repositories.
+    pub(crate) fn at_control(&self, kind: Kind, agent: &str) -> Api<DynamicObject> {
+        let namespace = if kind == Kind::Application { agent } else { &self.namespace };
+        kinds::api(&self.control.client(), kind, Some(namespace))
+    }
+
+    /// Objects at an agent's cluster.
+    pub(crate) fn at_cluster(&self, kind: Kind, agent: &str) -> Api<DynamicObject> {
+        kinds::api(&self.clusters[agent].client(), kind, Some(&self.namespace))
+    }
+
+    /// Creates an Application at the control plane.
+    pub(crate) async fn create(&self, agent: &str, name: &str) -> DynamicObject {
+        self.at_control(Kind::Application, agent)
+            .create(&PostParams::default(), &application(name, "main"))
+            .await
+            .unwrap()
+    }
+
+    /// Waits until what `look` finds is there.
+    pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "it never came: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Waits until the object there satisfies `is_so`.
+    pub(crate) async fn until_is(
+        api: &Api<DynamicObject>,
+        name: &str,
+        what: &str,
+        is_so: impl Fn(&DynamicObject) -> bool,
+    ) -> DynamicObject {
+        Self::until(what, async || api.get_opt(name).await.ok().flatten().filter(&is_so)).await
+    }
+
+    /// Waits until the object is gone.
+    pub(crate) async fn until_gone(api: &Api<DynamicObject>, name: &str) {
+        Self::until(&format!("{name} gone"), async || api.get_opt(name).await.ok()?.is_none().then_some(()))
+            .await;
+    }
+
+    /// Waits until nobody has anything left to say.
+    pub(crate) async fn until_quiet(&self) {
+        Self::until("quiet", async || {
+            let sent = self.principal().agents().iter().all(|agent| agent.outbox == 0);
+            let said = self.agents.values().all(|(_, agent)| agent.is_connected() && agent.outbox() == 0);
+            (sent && said).then_some(())
+        })
+        .await;
+    }
+}
+
+pub(crate) async fn create_namespace(client: &Client, name: &str) {
+    let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(client.clone());
+    let namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
+    match namespaces.create(&PostParams::default(), &namespace).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => panic!("namespace {name}: {error}"),
+    }
+}
+
+/// An Application as a user writes it.
+pub(crate) fn application(name: &str, revision: &str) -> DynamicObject {
+    serde_json::from_value(json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
+        "metadata": {"name": name, "labels": {"team": "blue"}},
+        "spec": {
+            "project": "default",
+            "source": {"repoURL": "https://git.example.com/app.git", "path": "deploy", "targetRevision": revision},
+            "destination": {"name": "somewhere", "namespace": "guests"},
+        },
+    }))
+    .unwrap()
+}
+
+/// Merges a patch into an object.
+pub(crate) async fn merge(api: &Api<DynamicObject>, name: &str, patch: Value) -> DynamicObject {
+    api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
+}
+
+/// Deletes an object, and lets what it leads to happen by itself.
+pub(crate) async fn delete(api: &Api<DynamicObject>, name: &str) {
+    api.delete(name, &DeleteParams::background()).await.unwrap();
+}
+
+/// The revision that an Application asks for.
+pub(crate) fn revision(object: &DynamicObject) -> &str {
+    object.data["spec"]["source"]["targetRevision"].as_str().unwrap_or_default()
+}
+
+/// The UID of the original that an object says to be a copy of.
+pub(crate) fn source_uid(object: &DynamicObject) -> &str {
+    object.annotations().get("argocd.argoproj.io/source-uid").map(String::as_str).unwrap_or_default()
+}

@@ -1,0 +1,7 @@
+//! Everything that needs more than one crate and no real cluster. What needs one is in `tests/real`.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "all of this is test code")]
+
+mod conformance;
+mod fleet;
+mod managed;
