@@ -5,6 +5,7 @@
 mod command_line;
 mod demo;
 mod options;
+mod serve;
 
 use std::path::Path;
 use std::process::{Command, Output};
