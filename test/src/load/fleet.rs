@@ -129,6 +129,7 @@ pub async fn run(
     let began = Instant::now();
     let connecting = connect(&shared, &identities, &mut agents);
     let connected = tokio::select! {
+        biased;
         connected = connecting => connected?,
         () = &mut interrupted => bail!("interrupted while connecting"),
     };
@@ -217,3 +218,6 @@ fn check_open_files(count: usize) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

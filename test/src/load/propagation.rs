@@ -276,3 +276,6 @@ async fn delete_names(api: &Api<DynamicObject>, names: Vec<String>) -> anyhow::R
         .await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -164,20 +164,27 @@ fn event(kind: &str, attributes: Vec<(&str, Attr)>, data: Vec<u8>) -> Event {
     Event { event: Some(event) }
 }
 
+/// What a principal sends about an application of this name.
+#[cfg(test)]
+pub(super) fn application_event(name: &str) -> Event {
+    let attributes = vec![
+        ("dataschema", Attr::CeUri("application".into())),
+        ("eventid", Attr::CeString(format!("{name}_u1_7"))),
+        ("resourceid", Attr::CeString(format!("{name}_u1"))),
+        ("sentat", Attr::CeString("2026-11-21T12:00:00.5Z".into())),
+        ("subject", Attr::CeString(format!("agent/{name}"))),
+    ];
+    let metadata = json!({"name": name, "namespace": "agent", "uid": "u1", "managedFields": []});
+    let object = json!({"metadata": metadata, "spec": {"a": 1}});
+    event("create", attributes, object.to_string().into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn from_principal() -> Received {
-        let attributes = vec![
-            ("dataschema", Attr::CeUri("application".into())),
-            ("eventid", Attr::CeString("app_u1_7".into())),
-            ("resourceid", Attr::CeString("app_u1".into())),
-            ("sentat", Attr::CeString("2026-11-21T12:00:00.5Z".into())),
-            ("subject", Attr::CeString("agent/app".into())),
-        ];
-        let app = json!({"metadata": {"name": "app", "namespace": "agent", "uid": "u1", "managedFields": []}, "spec": {"a": 1}});
-        Received::new(event("create", attributes, app.to_string().into_bytes())).unwrap()
+        Received::new(application_event("app")).unwrap()
     }
 
     #[test]
