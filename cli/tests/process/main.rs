@@ -1,6 +1,6 @@
 //! What the built program says and how it ends, as a user meets it.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod command_line;
 mod demo;
