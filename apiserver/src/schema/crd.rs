@@ -119,7 +119,8 @@ fn validate_versions(spec: &Value, at: &Path<'_>, causes: &mut Vec<Cause>) {
     let versions = match &spec["versions"] {
         Value::Array(versions) if !versions.is_empty() => versions,
         Value::Array(_) | Value::Null => {
-            causes.push(Cause::required(here, "must have at least one version"));
+            causes.push(Cause::invalid(here, &Value::Array(Vec::new()), ONE_STORED));
+            causes.push(no_stored_version());
             return;
         }
         other => {
@@ -162,14 +163,22 @@ fn validate_versions(spec: &Value, at: &Path<'_>, causes: &mut Vec<Cause>) {
     }
     let stored = versions.iter().filter(|version| version["storage"] == Value::Bool(true)).count();
     if stored != 1 {
-        let detail = "must have exactly one version marked as storage version";
-        causes.push(Cause::invalid(here, &spec["versions"], detail));
+        causes.push(Cause::invalid(here, &spec["versions"], ONE_STORED));
     }
     if stored == 0 {
-        let status = Path::Field(&Path::Root, "status");
-        let detail = "must have at least one stored version";
-        causes.push(Cause::invalid(Path::Field(&status, "storedVersions"), &Value::Null, detail));
+        causes.push(no_stored_version());
     }
+}
+
+const ONE_STORED: &str = "must have exactly one version marked as storage version";
+
+fn no_stored_version() -> Cause {
+    let status = Path::Field(&Path::Root, "status");
+    Cause::invalid(
+        Path::Field(&status, "storedVersions"),
+        &Value::Null,
+        "must have at least one stored version",
+    )
 }
 
 fn validate_schema(schema: &Value, at: &Path<'_>, causes: &mut Vec<Cause>) {

@@ -399,7 +399,7 @@ fn what_is_wrong_with_a_definition_is_found() {
         ("/spec/names/kind", json!(""), "spec.names.kind", "Required value"),
         ("/spec/names/plural", json!("Gadgets"), "spec.names.plural", "DNS-1035"),
         ("/spec/names/listKind", json!("Gadget"), "spec.names.listKind", "may not be the same"),
-        ("/spec/versions", json!([]), "spec.versions", "Required value"),
+        ("/spec/versions", json!([]), "spec.versions", "exactly one version"),
         ("/spec/versions/0/name", json!("V1"), "spec.versions[0].name", "DNS-1035"),
         ("/spec/versions/0/storage", json!(false), "spec.versions", "exactly one version"),
         ("/spec/versions/0/schema", json!({}), "spec.versions[0].schema.openAPIV3Schema", "Required value"),

@@ -1,0 +1,15 @@
+//! What needs a real kube-apiserver. Built only with the feature `real-cluster`:
+//!
+//! ```sh
+//! hack/kube.sh up --clusters 3 --crds manifests/crds -- \
+//!     cargo test -p tiphys-test --features real-cluster --test real
+//! ```
+//!
+//! Without `TIPHYS_TEST_KUBECONFIG` these tests fail, they do not skip.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "all of this is test code")]
+
+#[path = "../suite"]
+mod suite {
+    pub(crate) mod conformance;
+}
