@@ -53,6 +53,11 @@ pub(crate) fn find(group: &str, version: &str, plural: &str) -> Option<Arc<Resou
     RESOURCES.get(&(group, version, plural)).cloned()
 }
 
+/// A version of a group that built-in kinds live in.
+pub(crate) fn has_version(group: &str, version: &str) -> bool {
+    TABLE.iter().any(|line| line.group == group && line.version == version)
+}
+
 impl Line {
     fn has(&self, flag: Flag) -> bool {
         self.flags.contains(&flag)
@@ -161,7 +166,7 @@ const TABLE: &[Line] = &[
         short: &["svc"],
         categories: &["all"],
         flags: &[Status, Upsert, ReturnsDeleted],
-        names: NameRule::Label1035,
+        names: NameRule::Label,
         rules: &rules::SERVICE,
         columns: columns::SERVICE,
         ..CORE
@@ -311,3 +316,9 @@ const TABLE: &[Line] = &[
         ..CORE
     },
 ];
+
+/// Rules that ask for nothing.
+#[cfg(test)]
+pub(crate) fn plain_rules() -> &'static Rules {
+    &rules::SERVICE_ACCOUNT
+}

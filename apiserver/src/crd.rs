@@ -164,7 +164,14 @@ fn columns(version: &Value) -> Vec<Column> {
             continue;
         };
         made.format = string(&column["format"]).into();
-        made.description = string(&column["description"]).into();
+        made.description = match column["description"].as_str().filter(|text| !text.is_empty()) {
+            Some(text) => text.to_owned().into(),
+            None => format!(
+                "Custom resource definition column (in JSONPath format): {}",
+                string(&column["jsonPath"])
+            )
+            .into(),
+        };
         made.priority = column["priority"].as_i64().unwrap_or_default();
         all.push(made);
     }

@@ -87,6 +87,9 @@ fn rank(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
 fn verbs(resource: &Resource) -> &'static [&'static str] {
     match resource.verbs {
         Verbs::Review => &["create"],
+        Verbs::All if resource.is_custom() => {
+            &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"]
+        }
         Verbs::All => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
     }
 }

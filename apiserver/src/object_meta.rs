@@ -136,10 +136,9 @@ fn place(resource: &Resource, meta: &mut Map<String, Value>, namespace: &str) ->
         return Ok(());
     }
     if !given.is_empty() && given != namespace {
-        return Err(Failure::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request \
-             ({given} != {namespace})"
-        )));
+        return Err(Failure::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     meta.insert("namespace".into(), namespace.into());
     Ok(())
@@ -158,8 +157,11 @@ pub(crate) fn prepare_update(
     };
     let given = meta.get("name").and_then(Value::as_str).unwrap_or_default();
     if given.is_empty() {
-        meta.insert("name".into(), name.into());
-    } else if given != name {
+        return Err(Failure::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
+    }
+    if given != name {
         return Err(Failure::bad_request(format!(
             "the name of the object ({given}) does not match the name on the URL ({name})"
         )));
@@ -167,7 +169,7 @@ pub(crate) fn prepare_update(
     place(resource, meta, namespace)?;
     let old_meta = &old["metadata"];
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        if meta.get(field).is_none_or(Value::is_null)
+        if (field == "creationTimestamp" || meta.get(field).is_none_or(Value::is_null))
             && let Some(value) = old_meta.get(field)
         {
             meta.insert(field.into(), value.clone());
@@ -279,18 +281,23 @@ pub(crate) fn validate(resource: &Resource, object: &Value) -> Vec<Cause> {
     causes
 }
 
+/// Finalizers without a domain that have a meaning.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
+/// The places of finalizers that have neither a domain nor a meaning. Built-in kinds refuse them.
+pub(crate) fn unqualified_finalizers(object: &Value) -> Vec<(usize, &str)> {
+    let all = finalizers(object).into_iter().enumerate();
+    all.filter(|(_, f)| !f.contains('/') && !STANDARD_FINALIZERS.contains(f)).collect()
+}
+
 fn validate_owners(owners: &Value, causes: &mut Vec<Cause>) {
     let mut controllers = 0;
-    for (index, owner) in owners.as_array().into_iter().flatten().enumerate() {
+    for owner in owners.as_array().into_iter().flatten() {
         for field in ["apiVersion", "kind", "name", "uid"] {
             if owner[field].as_str().unwrap_or_default().is_empty() {
                 let hint =
                     if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
-                causes.push(invalid_value(
-                    format!("metadata.ownerReferences[{index}].{field}"),
-                    &owner[field],
-                    hint,
-                ));
+                causes.push(invalid_value(format!("metadata.ownerReferences.{field}"), &owner[field], hint));
             }
         }
         controllers += u32::from(owner["controller"] == true);
@@ -308,7 +315,7 @@ fn validate_owners(owners: &Value, causes: &mut Vec<Cause>) {
 pub(crate) fn validate_update(object: &Value, old: &Value) -> Vec<Cause> {
     let mut causes = Vec::new();
     let (new, was) = (&object["metadata"], &old["metadata"]);
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         if new.get(field) != was.get(field) {
             causes.push(invalid_value(
                 format!("metadata.{field}"),

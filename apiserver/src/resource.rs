@@ -14,8 +14,6 @@ pub(crate) enum NameRule {
     Subdomain,
     /// RFC 1123 label.
     Label,
-    /// RFC 1035 label.
-    Label1035,
     /// Anything that can be one segment of a path.
     PathSegment,
 }

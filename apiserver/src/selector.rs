@@ -87,13 +87,22 @@ fn parse_fields(resource: &Resource, text: &str) -> Result<Vec<FieldTerm>, Failu
             "metadata.namespace" if resource.namespaced => Place::Namespace,
             _ => Place::Path(
                 selectable(resource, name)
-                    .ok_or_else(|| Failure::bad_request(format!("field label not supported: {name}")))?,
+                    .ok_or_else(|| Failure::bad_request(not_selectable(resource, name)))?,
             ),
         };
         let value = value.replace("\\,", ",").replace("\\=", "=").replace("\\\\", "\\");
         terms.push(FieldTerm { place, equal, value });
     }
     Ok(terms)
+}
+
+fn not_selectable(resource: &Resource, name: &str) -> String {
+    match &resource.behaviour {
+        Behaviour::Builtin(rules) if rules.fields.is_empty() => {
+            format!("{name:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+        }
+        _ => format!("field label not supported: {name}"),
+    }
 }
 
 fn selectable(resource: &Resource, name: &str) -> Option<crate::jsonpath::JsonPath> {

@@ -12,7 +12,7 @@ use crate::discovery;
 use crate::resource::{Resource, Verbs};
 use crate::status::{Failure, cause};
 use crate::write::{self, Answer, Call, DeleteOptions, FieldValidation, Part, Propagation};
-use crate::{Inner, auth, review, watch};
+use crate::{Inner, auth, builtin, review, watch};
 use bytes::Bytes;
 use futures::StreamExt;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WARNING, WWW_AUTHENTICATE};
@@ -119,7 +119,11 @@ impl Exchange<'_> {
             }
         };
         let Some(resource) = self.server.find(&path.group, &path.version, &path.plural) else {
-            return Ok(nowhere());
+            return if builtin::has_version(&path.group, &path.version) || path.group.is_empty() {
+                Err(Failure::no_such_resource())
+            } else {
+                Ok(nowhere())
+            };
         };
         let query = Query::parse(self.head.uri.query().unwrap_or_default())
             .ok_or_else(|| Failure::bad_request("the query cannot be decoded"))?;
@@ -148,6 +152,7 @@ impl Exchange<'_> {
             },
             Target::Resources { group, version } => match discovery::resources(self.server, group, version) {
                 Some(value) => value,
+                None if group.is_empty() => return Err(Failure::no_such_resource()),
                 None => return Ok(nowhere()),
             },
             Target::OpenApiV3 => discovery::openapi_v3_index(self.server),
@@ -186,7 +191,12 @@ impl Exchange<'_> {
         }
         let part = match path.subresource.as_deref() {
             None => Part::Whole,
-            Some(name) if !resource.subresources().contains(&name) => return Err(Failure::no_such_resource()),
+            Some(name) if !resource.subresources().contains(&name) => {
+                return Err(match path.name.as_deref().filter(|_| resource.is_custom()) {
+                    Some(name) => Failure::not_found(&resource.group, &resource.plural, name),
+                    None => Failure::no_such_resource(),
+                });
+            }
             Some("status") => Part::Status,
             Some(_) => Part::Finalize,
         };
@@ -258,22 +268,20 @@ impl Exchange<'_> {
         part: Part,
         name: &'b str,
     ) -> Result<Call<'b>, Failure> {
-        let unsupported = |parameter: &str, value: &str, known: &str| {
-            Failure::invalid(
-                "meta.k8s.io",
-                "Options",
-                "",
-                &[cause(
-                    parameter,
-                    "FieldValueNotSupported",
-                    format!("Unsupported value: {value:?}: supported values: {known}"),
-                )],
-            )
+        let kind = match self.head.method {
+            Method::POST => "CreateOptions",
+            Method::PUT => "UpdateOptions",
+            Method::PATCH => "PatchOptions",
+            _ => "DeleteOptions",
+        };
+        let unsupported = |parameter: &str, value: Value, known: &str| {
+            let message = format!("Unsupported value: {value}: supported values: {known}");
+            Failure::invalid("meta.k8s.io", kind, "", &[cause(parameter, "FieldValueNotSupported", message)])
         };
         let mut dry_run = false;
         for value in query.all("dryRun") {
             if value != "All" {
-                return Err(unsupported("dryRun", value, "\"All\""));
+                return Err(unsupported("dryRun", json!([value]), "\"All\""));
             }
             dry_run = true;
         }
@@ -282,7 +290,11 @@ impl Exchange<'_> {
             "" | "Warn" => FieldValidation::Warn,
             "Strict" => FieldValidation::Strict,
             other => {
-                return Err(unsupported("fieldValidation", other, "\"\", \"Ignore\", \"Strict\", \"Warn\""));
+                return Err(unsupported(
+                    "fieldValidation",
+                    json!(other),
+                    "\"\", \"Ignore\", \"Strict\", \"Warn\"",
+                ));
             }
         };
         Ok(Call {
@@ -348,7 +360,20 @@ impl Exchange<'_> {
             given => given,
         };
         let invalid = |field: &str, message: String| {
-            Failure::invalid("", "DeleteOptions", "", &[cause(field, "FieldValueInvalid", message)])
+            Failure::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause(field, "FieldValueInvalid", message)],
+            )
+        };
+        let unsupported = |field: &str, message: String| {
+            Failure::invalid(
+                "meta.k8s.io",
+                "DeleteOptions",
+                "",
+                &[cause(field, "FieldValueNotSupported", message)],
+            )
         };
         let propagation = match (policy, orphan) {
             ("", None) => None,
@@ -366,10 +391,11 @@ impl Exchange<'_> {
             ("Foreground", _) => Some(Propagation::Foreground),
             ("Background", _) => Some(Propagation::Background),
             (other, _) => {
-                return Err(invalid(
+                return Err(unsupported(
                     "propagationPolicy",
                     format!(
-                        "Invalid value: {other:?}: must be one of \"Background\", \"Foreground\", \"Orphan\""
+                        "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \
+                         \"Orphan\", \"nil\""
                     ),
                 ));
             }
@@ -379,12 +405,16 @@ impl Exchange<'_> {
         let dry_run = match body["dryRun"].as_array().map(Vec::as_slice) {
             None | Some([]) => false,
             Some(values) if values.iter().all(|v| v == "All") => true,
-            Some(_) => return Err(invalid("dryRun", "Unsupported value: supported values: \"All\"".into())),
+            Some(_) => {
+                let message = format!("Unsupported value: {}: supported values: \"All\"", body["dryRun"]);
+                return Err(unsupported("dryRun", message));
+            }
         };
         let options = DeleteOptions {
             uid: text(&preconditions["uid"]),
             revision: text(&preconditions["resourceVersion"]),
             propagation,
+            told_not_to_orphan: orphan == Some(false),
         };
         Ok((options, dry_run))
     }

@@ -146,9 +146,16 @@ impl Failure {
         let one = |c: &Cause| {
             if c.field.is_empty() { c.message.clone() } else { format!("{}: {}", c.field, c.message) }
         };
-        let text = match causes {
-            [only] => one(only),
-            many => format!("[{}]", many.iter().map(one).collect::<Vec<_>>().join(", ")),
+        // A check that runs twice is told once.
+        let mut texts: Vec<String> = Vec::new();
+        for text in causes.iter().map(one) {
+            if !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
+        let text = match texts.as_slice() {
+            [only] => only.clone(),
+            many => format!("[{}]", many.join(", ")),
         };
         Self::new(422, "Invalid", format!("{} {name:?} is invalid: {text}", qualified(group, kind)))
             .about(group, kind, name)
@@ -172,18 +179,14 @@ impl Failure {
         failure
     }
 
-    /// A verb that the resource has in general, but not in its present state.
-    pub(crate) fn method_not_supported(group: &str, plural: &str, message: impl Into<String>) -> Self {
-        Self::new(405, "MethodNotAllowed", message).about(group, plural, "")
-    }
-
     pub(crate) fn not_acceptable() -> Self {
-        Self::new(
+        let mut failure = Self::new(
             406,
             "NotAcceptable",
-            "only the following media types are accepted: application/json, application/yaml, \
-             application/json;stream=watch",
-        )
+            "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml",
+        );
+        failure.details = Some(json!({}));
+        failure
     }
 
     pub(crate) fn unsupported_media_type(accepted: &str) -> Self {

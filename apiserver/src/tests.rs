@@ -2,6 +2,7 @@
 
 mod definitions;
 mod deletion;
+mod histories;
 mod lists;
 mod sockets;
 mod watches;

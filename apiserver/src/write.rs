@@ -1,5 +1,7 @@
 //! Writing: create, update, patch and delete, each as "read, compute, compare and set".
 
+mod delete;
+
 use crate::resource::{Behaviour, Resource};
 use crate::schema::Cause;
 use crate::serve::present::with_type;
@@ -8,6 +10,8 @@ use crate::store::{Change, Clash, Content, Key, Stored, Write};
 use crate::{Inner, crd, object_meta, patch};
 use serde_json::{Value, json};
 use std::sync::Arc;
+
+pub(crate) use delete::{DeleteOptions, Propagation, delete};
 
 /// How often a write that names no revision is tried against others.
 const ATTEMPTS: usize = 16;
@@ -70,23 +74,6 @@ impl Answer {
     }
 }
 
-/// What a delete may demand.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct DeleteOptions {
-    pub(crate) uid: Option<String>,
-    pub(crate) revision: Option<String>,
-    pub(crate) propagation: Option<Propagation>,
-}
-
-/// What becomes of dependents. No garbage collector runs here; as with a bare API server the first two leave
-/// a finalizer for one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Propagation {
-    Orphan,
-    Foreground,
-    Background,
-}
-
 impl Call<'_> {
     fn group(&self) -> &str {
         &self.resource.group
@@ -143,19 +130,26 @@ impl Call<'_> {
     }
 
     /// Type and metadata are what they must be, unknown fields are gone, defaults are there.
-    fn read(&self, mut object: Value) -> Result<(Value, Vec<String>), Failure> {
+    ///
+    /// What a patch made of an object is refused in the words of patches.
+    fn read(&self, mut object: Value, patched: bool) -> Result<(Value, Vec<String>), Failure> {
         let resource = self.resource;
         if !object.is_object() {
             return Err(Failure::bad_request("the body is not a JSON object"));
         }
-        self.check_type(&object)?;
-        let bad = |why: String| {
-            Failure::bad_request(format!(
+        let text = patched.then(|| object.to_string());
+        let bad = |why: String| match &text {
+            Some(text) => {
+                let message = format!("Invalid value: {text:?}: {why}");
+                Failure::invalid("", "", "", &[cause("patch", "FieldValueInvalid", message)])
+            }
+            None => Failure::bad_request(format!(
                 "{kind} in version {version:?} cannot be handled as a {kind}: {why}",
                 kind = resource.kind,
                 version = resource.version,
-            ))
+            )),
         };
+        self.check_type(&object, patched, &bad)?;
         let mut unknown = object_meta::normalise(&mut object).map_err(bad)?;
         match &resource.behaviour {
             Behaviour::Builtin(rules) => {
@@ -186,16 +180,45 @@ impl Call<'_> {
         if self.is_definition() {
             warnings.extend(crd::not_enforced(&object));
         }
+        if resource.is_custom() || self.is_definition() {
+            warnings.extend(object_meta::unqualified_finalizers(&object).into_iter().map(|(_, name)| {
+                format!(
+                    "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name to avoid accidental \
+                     conflicts with other finalizer writers"
+                )
+            }));
+        }
         Ok((object, warnings))
     }
 
-    fn check_type(&self, object: &Value) -> Result<(), Failure> {
+    fn check_type(
+        &self,
+        object: &Value,
+        patched: bool,
+        bad: &dyn Fn(String) -> Failure,
+    ) -> Result<(), Failure> {
         let resource = self.resource;
         let expected = resource.api_version();
         let given = object["apiVersion"].as_str().unwrap_or_default();
         let kind = object["kind"].as_str().unwrap_or_default();
         if resource.is_custom() && kind.is_empty() {
             return Err(Failure::bad_request(format!("Object 'Kind' is missing in '{object}'")));
+        }
+        if patched && resource.is_custom() {
+            for (field, given, expected) in
+                [("apiVersion", given, expected.as_str()), ("kind", kind, &resource.kind)]
+            {
+                if given != expected {
+                    let causes =
+                        [status::invalid_value(field, &json!(given), &format!("must be {expected}"))];
+                    return Err(Failure::invalid(&resource.group, kind, self.name, &causes));
+                }
+            }
+        }
+        if patched
+            && ((!given.is_empty() && given != expected) || (!kind.is_empty() && kind != resource.kind))
+        {
+            return Err(bad(format!("{kind} of {given} is not {} of {expected}", resource.kind)));
         }
         if !given.is_empty() && given != expected {
             return Err(Failure::bad_request(format!(
@@ -216,9 +239,24 @@ impl Call<'_> {
         let mut causes = object_meta::validate(self.resource, object);
         if let Some(old) = old {
             causes.extend(object_meta::validate_update(object, old));
+            // The API server checks twice, and tells its causes twice.
+            causes.extend(causes.clone());
         }
         match &self.resource.behaviour {
-            Behaviour::Builtin(rules) => causes.extend((rules.validate)(object, old)),
+            Behaviour::Builtin(rules) => {
+                if !self.is_definition() {
+                    causes.extend(object_meta::unqualified_finalizers(object).into_iter().map(
+                        |(index, name)| {
+                            status::invalid_value(
+                                format!("metadata.finalizers[{index}]"),
+                                &json!(name),
+                                "name is neither a standard finalizer name nor is it fully qualified",
+                            )
+                        },
+                    ));
+                }
+                causes.extend((rules.validate)(object, old));
+            }
             Behaviour::Custom(version) => {
                 if let Some(schema) = &version.schema {
                     let typed = with_type(&self.resource.api_version(), &self.resource.kind, object.clone());
@@ -261,13 +299,14 @@ pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
     if let Behaviour::Custom(version) = &call.resource.behaviour
         && version.terminating
     {
-        return Err(Failure::method_not_supported(
+        return Err(Failure::forbidden(
             call.group(),
             call.plural(),
+            object_meta::text(&body, "name"),
             "create not allowed while custom resource definition is terminating",
         ));
     }
-    let (body, warnings) = call.read(body)?;
+    let (body, warnings) = call.read(body, false)?;
     let given_name = !object_meta::text(&body, "name").is_empty();
     if !call.name.is_empty() && object_meta::text(&body, "name") != call.name {
         return Err(Failure::bad_request(format!(
@@ -283,7 +322,7 @@ pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
         let content = call.content(&object);
         if call.dry_run {
             if call.server.store.get(&call.key(&name)).is_some() {
-                return Err(Failure::already_exists(call.group(), call.plural(), &name));
+                return Err(already_exists(call, &name));
             }
             let mut answer = Answer::object(201, content, None);
             answer.warnings = warnings;
@@ -296,13 +335,20 @@ pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
                 answer.warnings = warnings;
                 return Ok(answer);
             }
-            Err(Clash) if given_name => {
-                return Err(Failure::already_exists(call.group(), call.plural(), &name));
-            }
+            Err(Clash) if given_name => return Err(already_exists(call, &name)),
             Err(Clash) => {}
         }
     }
     Err(Failure::server_timeout(call.group(), call.plural(), "create"))
+}
+
+fn already_exists(call: &Call<'_>, name: &str) -> Failure {
+    let mut failure = Failure::already_exists(call.group(), call.plural(), name);
+    let present = call.server.store.get(&call.key(name));
+    if present.is_some_and(|stored| object_meta::is_deleting(&stored.to_value())) {
+        failure.message = format!("object is being deleted: {}", failure.message);
+    }
+    failure
 }
 
 /// A new object with everything that the server gives to it.
@@ -331,7 +377,7 @@ fn born(call: &Call<'_>, mut object: Value) -> Result<Value, Failure> {
 
 /// PUT.
 pub(crate) fn update(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
-    let (body, warnings) = call.read(body)?;
+    let (body, warnings) = call.read(body, false)?;
     let asked = object_meta::text(&body, "resourceVersion").to_owned();
     for _ in 0..ATTEMPTS {
         let Some(current) = call.server.store.get(&call.key(call.name)) else {
@@ -342,15 +388,11 @@ pub(crate) fn update(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
         };
         check_revision(call, &asked, &current)?;
         if asked.is_empty() && !call.resource.unconditional_update {
-            return Err(call.invalid(
-                call.name,
-                &[cause(
-                    "metadata.resourceVersion",
-                    "FieldValueInvalid",
-                    "Invalid value: 0x0: must be specified for an update",
-                )],
-            ));
+            let message = "Invalid value: 0: must be specified for an update";
+            let causes = [cause("metadata.resourceVersion", "FieldValueInvalid", message)];
+            return Err(Failure::invalid(call.group(), call.plural(), call.name, &causes));
         }
+        check_uid(call, &body, &current)?;
         match replace(call, &current, body.clone())? {
             Some(mut answer) => {
                 answer.warnings = warnings;
@@ -385,7 +427,7 @@ pub(crate) fn patch(call: &Call<'_>, kind: patch::PatchKind, body: &[u8]) -> Res
             patch::Error::BadRequest(text) => Failure::bad_request(text),
             patch::Error::Unprocessable(text) => Failure::unprocessable(text),
         })?;
-        let (new, warnings) = call.read(patched)?;
+        let (new, warnings) = call.read(patched, true)?;
         let asked = object_meta::text(&new, "resourceVersion").to_owned();
         check_revision(call, &asked, &current)?;
         if let Some(mut answer) = replace(call, &current, new)? {
@@ -401,9 +443,7 @@ fn check_revision(call: &Call<'_>, asked: &str, current: &Stored) -> Result<(), 
         return Ok(());
     }
     if asked.parse::<u64>().is_err() {
-        let causes =
-            [status::invalid_value("metadata.resourceVersion", &json!(asked), "must be an unsigned integer")];
-        return Err(call.invalid(call.name, &causes));
+        return Err(Failure::unknown(format!("strconv.ParseUint: parsing {asked:?}: invalid syntax")));
     }
     Err(call.stale())
 }
@@ -411,7 +451,6 @@ fn check_revision(call: &Call<'_>, asked: &str, current: &Stored) -> Result<(), 
 /// Puts `new` in the place of `current`. `None`: somebody else was faster.
 fn replace(call: &Call<'_>, current: &Stored, new: Value) -> Result<Option<Answer>, Failure> {
     let old = call.view(current);
-    check_uid(call, &new, &old)?;
     let mut object = merge_part(call, new, &old);
     object_meta::prepare_update(call.resource, &mut object, &old, call.namespace, call.name)?;
     call.default(&mut object);
@@ -439,9 +478,14 @@ fn replace(call: &Call<'_>, current: &Stored, new: Value) -> Result<Option<Answe
     }
 }
 
-fn check_uid(call: &Call<'_>, new: &Value, old: &Value) -> Result<(), Failure> {
-    let (given, present) = (object_meta::text(new, "uid"), object_meta::text(old, "uid"));
-    if given.is_empty() || given == present {
+fn check_uid(call: &Call<'_>, new: &Value, current: &Stored) -> Result<(), Failure> {
+    let given = object_meta::text(new, "uid");
+    if given.is_empty() {
+        return Ok(());
+    }
+    let old = current.to_value();
+    let present = object_meta::text(&old, "uid");
+    if given == present {
         return Ok(());
     }
     Err(Failure::conflict(
@@ -497,118 +541,4 @@ fn is_held(call: &Call<'_>, object: &Value) -> bool {
     let of_namespace =
         call.is_namespace() && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     of_namespace || !object_meta::finalizers(object).is_empty()
-}
-
-/// Namespaces that a cluster cannot be without.
-pub(crate) const PERMANENT_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
-
-/// DELETE of one object.
-pub(crate) fn delete(call: &Call<'_>, options: &DeleteOptions) -> Result<Answer, Failure> {
-    if call.is_namespace() && PERMANENT_NAMESPACES.contains(&call.name) {
-        return Err(Failure::forbidden("", "namespaces", call.name, "this namespace may not be deleted"));
-    }
-    for _ in 0..ATTEMPTS {
-        let Some(current) = call.server.store.get(&call.key(call.name)) else { return Err(call.not_found()) };
-        let old = call.view(&current);
-        check_preconditions(call, options, &current, &old)?;
-        let mut object = old.clone();
-        mark_propagation(&mut object, options.propagation);
-        if is_held(call, &object) {
-            if !object_meta::is_deleting(&object) {
-                begin_deletion(call, &mut object);
-            }
-            let code = if options.propagation.is_some_and(|p| p != Propagation::Orphan) { 202 } else { 200 };
-            if object_meta::is_same(&object, &old) {
-                return Ok(Answer::stored(code, &current));
-            }
-            let content = call.content(&object);
-            if call.dry_run {
-                return Ok(Answer::object(code, content, Some(current.revision)));
-            }
-            match call.commit(&current.key, Some(current.revision), Write::Put(content)) {
-                Ok(Change { after: Some(stored), .. }) => return Ok(Answer::stored(code, &stored)),
-                Ok(_) | Err(Clash) => continue,
-            }
-        }
-        if !call.dry_run && call.commit(&current.key, Some(current.revision), Write::Remove).is_err() {
-            continue;
-        }
-        if call.resource.returns_deleted {
-            return Ok(Answer::stored(200, &current));
-        }
-        let uid = object_meta::text(&old, "uid");
-        let value = status::deleted(call.group(), call.plural(), call.name, uid);
-        return Ok(Answer { code: 200, body: Body::Value(value), warnings: Vec::new() });
-    }
-    Err(call.stale())
-}
-
-fn begin_deletion(call: &Call<'_>, object: &mut Value) {
-    let now = object_meta::timestamp(call.server.now());
-    object["metadata"]["deletionTimestamp"] = now.clone().into();
-    object["metadata"]["deletionGracePeriodSeconds"] = 0.into();
-    object_meta::raise_generation(object);
-    if call.is_namespace() {
-        object["metadata"].as_object_mut().and_then(|m| m.remove("deletionGracePeriodSeconds"));
-        object["status"]["phase"] = "Terminating".into();
-    }
-    if call.is_definition() {
-        crd::mark_terminating(object, &now);
-    }
-}
-
-fn mark_propagation(object: &mut Value, propagation: Option<Propagation>) {
-    let Some(propagation) = propagation else { return };
-    let mark = match propagation {
-        Propagation::Orphan => Some("orphan"),
-        Propagation::Foreground => Some("foregroundDeletion"),
-        Propagation::Background => None,
-    };
-    let before = object_meta::finalizers(object);
-    let mut after: Vec<&str> = before
-        .iter()
-        .copied()
-        .filter(|f| !matches!(*f, "orphan" | "foregroundDeletion") || Some(*f) == mark)
-        .collect();
-    if let Some(mark) = mark
-        && !after.contains(&mark)
-    {
-        after.push(mark);
-    }
-    if after == before {
-        return;
-    }
-    let after = json!(after);
-    if after.as_array().is_some_and(Vec::is_empty) {
-        object["metadata"].as_object_mut().and_then(|m| m.remove("finalizers"));
-    } else {
-        object["metadata"]["finalizers"] = after;
-    }
-}
-
-fn check_preconditions(
-    call: &Call<'_>,
-    options: &DeleteOptions,
-    current: &Stored,
-    old: &Value,
-) -> Result<(), Failure> {
-    let failed = |what: &str, asked: &str, present: &str| {
-        Failure::conflict(
-            call.group(),
-            call.plural(),
-            call.name,
-            &format!(
-                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {present}"
-            ),
-        )
-    };
-    let uid = object_meta::text(old, "uid");
-    if let Some(asked) = options.uid.as_deref().filter(|asked| *asked != uid) {
-        return Err(failed("UID", asked, uid));
-    }
-    let revision = current.revision.to_string();
-    if let Some(asked) = options.revision.as_deref().filter(|asked| *asked != revision) {
-        return Err(failed("ResourceVersion", asked, &revision));
-    }
-    Ok(())
 }

@@ -29,6 +29,11 @@ const fn text(name: &'static str, cell: fn(&Value, i64) -> Value) -> Spec {
     Spec { name, kind: "string", wide: false, cell }
 }
 
+/// A number in a column that is declared as text.
+const fn amount(name: &'static str, cell: fn(&Value, i64) -> Value) -> Spec {
+    Spec { name, kind: "string", wide: false, cell }
+}
+
 const fn number(name: &'static str, cell: fn(&Value, i64) -> Value) -> Spec {
     Spec { name, kind: "integer", wide: false, cell }
 }
@@ -86,13 +91,13 @@ pub(super) const NAME_AND_CREATION: &[Spec] = &[NAME, CREATED];
 pub(super) const NAMESPACE: &[Spec] = &[NAME, text("Status", |o, _| o["status"]["phase"].clone()), AGE];
 
 pub(super) const SECRET: &[Spec] =
-    &[NAME, text("Type", |o, _| o["type"].clone()), number("Data", |o, _| count(&o["data"]).into()), AGE];
+    &[NAME, text("Type", |o, _| o["type"].clone()), amount("Data", |o, _| count(&o["data"]).into()), AGE];
 
 pub(super) const CONFIG_MAP: &[Spec] =
-    &[NAME, number("Data", |o, _| (count(&o["data"]) + count(&o["binaryData"])).into()), AGE];
+    &[NAME, amount("Data", |o, _| (count(&o["data"]) + count(&o["binaryData"])).into()), AGE];
 
 pub(super) const SERVICE_ACCOUNT: &[Spec] =
-    &[NAME, number("Secrets", |o, _| count(&o["secrets"]).into()), AGE];
+    &[NAME, amount("Secrets", |o, _| count(&o["secrets"]).into()), AGE];
 
 /// When something told of by an event was last seen, in the words of either group.
 fn last_seen(event: &Value, now: i64) -> Value {
@@ -124,7 +129,7 @@ pub(super) const EVENT: &[Spec] = &[
     }),
     text("Message", |o, _| o["message"].as_str().unwrap_or_default().trim().into()),
     wide("First Seen", |o, now| age(or_first(o), now)),
-    wide("Count", |o, _| or(&o["count"], "1")),
+    wide("Count", |o, _| o["count"].as_i64().unwrap_or(1).into()),
     Spec { name: "Name", kind: "string", wide: true, cell: |o, _| o["metadata"]["name"].clone() },
 ];
 
@@ -216,8 +221,8 @@ pub(super) const NODE: &[Spec] = &[
 pub(super) const DEPLOYMENT: &[Spec] = &[
     NAME,
     text("Ready", ready_of_wanted),
-    number("Up-to-date", |o, _| integer(&o["status"]["updatedReplicas"])),
-    number("Available", |o, _| integer(&o["status"]["availableReplicas"])),
+    amount("Up-to-date", |o, _| integer(&o["status"]["updatedReplicas"])),
+    amount("Available", |o, _| integer(&o["status"]["availableReplicas"])),
     AGE,
     wide("Containers", |o, _| containers(&o["spec"]["template"]["spec"], "name")),
     wide("Images", |o, _| containers(&o["spec"]["template"]["spec"], "image")),

@@ -1,11 +1,14 @@
 //! What distinguishes the built-in kinds from one another: types, defaults, checks.
 
+mod events;
+mod workloads;
+
 use crate::resource::Rules;
 use crate::schema::Cause;
 use crate::status::{cause, invalid_value, required};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use k8s_openapi::api::{apps, authentication, authorization, coordination, core, events, rbac};
+use k8s_openapi::api::{apps, authentication, authorization, coordination, core, events as events_api, rbac};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -53,8 +56,8 @@ pub(super) static CONFIG_MAP: Rules = Rules {
     ..plain(typed::<core::v1::ConfigMap>)
 };
 pub(super) static EVENT: Rules = Rules {
-    default: event_default,
-    validate: event_validate,
+    default: events::event_default,
+    validate: events::event_validate,
     fields: &[
         ("involvedObject.kind", ".involvedObject.kind"),
         ("involvedObject.namespace", ".involvedObject.namespace"),
@@ -71,7 +74,8 @@ pub(super) static EVENT: Rules = Rules {
     ..plain(typed::<core::v1::Event>)
 };
 pub(super) static EVENTS_EVENT: Rules = Rules {
-    validate: events_event_validate,
+    default: events::events_event_default,
+    validate: events::events_event_validate,
     // Selection looks at the stored form, which is that of the core group.
     fields: &[
         ("regarding.kind", ".involvedObject.kind"),
@@ -82,20 +86,22 @@ pub(super) static EVENTS_EVENT: Rules = Rules {
         ("reportingController", ".reportingComponent"),
         ("type", ".type"),
     ],
-    from_stored: Some(event_to_new),
-    to_stored: Some(event_to_core),
-    ..plain(typed::<events::v1::Event>)
+    from_stored: Some(events::event_to_new),
+    to_stored: Some(events::event_to_core),
+    ..plain(typed::<events_api::v1::Event>)
 };
 pub(super) static SERVICE_ACCOUNT: Rules = plain(typed::<core::v1::ServiceAccount>);
 pub(super) static SERVICE: Rules = Rules {
     default: service_default,
+    on_create: |service| service["status"] = json!({"loadBalancer": {}}),
     validate: service_validate,
     fields: &[("spec.clusterIP", ".spec.clusterIP"), ("spec.type", ".spec.type")],
     ..plain(typed::<core::v1::Service>)
 };
 pub(super) static POD: Rules = Rules {
-    on_create: |pod| pod["status"] = json!({"phase": "Pending"}),
-    validate: pod_validate,
+    default: |pod| workloads::pod_default(&mut pod["spec"]),
+    on_create: |pod| pod["status"] = json!({"phase": "Pending", "qosClass": "BestEffort"}),
+    validate: workloads::pod_validate,
     fields: &[
         ("spec.nodeName", ".spec.nodeName"),
         ("spec.restartPolicy", ".spec.restartPolicy"),
@@ -109,18 +115,27 @@ pub(super) static POD: Rules = Rules {
 };
 pub(super) static NODE: Rules =
     Rules { fields: &[("spec.unschedulable", ".spec.unschedulable")], ..plain(typed::<core::v1::Node>) };
-pub(super) static DEPLOYMENT: Rules =
-    Rules { default: replicas_default, validate: workload_validate, ..plain(typed::<apps::v1::Deployment>) };
+pub(super) static DEPLOYMENT: Rules = Rules {
+    default: workloads::deployment_default,
+    on_create: |workload| workload["status"] = json!({}),
+    validate: workloads::workload_validate,
+    ..plain(typed::<apps::v1::Deployment>)
+};
 pub(super) static REPLICA_SET: Rules = Rules {
-    default: replicas_default,
-    validate: workload_validate,
+    default: workloads::replicas_default,
+    on_create: |workload| workload["status"] = json!({"replicas": 0}),
+    validate: workloads::workload_validate,
     fields: &[("status.replicas", ".status.replicas")],
     ..plain(typed::<apps::v1::ReplicaSet>)
 };
-pub(super) static STATEFUL_SET: Rules =
-    Rules { default: replicas_default, validate: workload_validate, ..plain(typed::<apps::v1::StatefulSet>) };
+pub(super) static STATEFUL_SET: Rules = Rules {
+    default: workloads::replicas_default,
+    on_create: |workload| workload["status"] = json!({"replicas": 0}),
+    validate: workloads::workload_validate,
+    ..plain(typed::<apps::v1::StatefulSet>)
+};
 pub(super) static DAEMON_SET: Rules =
-    Rules { validate: workload_validate, ..plain(typed::<apps::v1::DaemonSet>) };
+    Rules { validate: workloads::workload_validate, ..plain(typed::<apps::v1::DaemonSet>) };
 pub(super) static LEASE: Rules =
     Rules { validate: lease_validate, ..plain(typed::<coordination::v1::Lease>) };
 pub(super) static ROLE: Rules = plain(typed::<rbac::v1::Role>);
@@ -158,6 +173,21 @@ fn namespace_create(namespace: &mut Value) {
         None => *finalizers = json!(["kubernetes"]),
     }
     namespace["status"] = json!({"phase": "Active"});
+}
+
+/// The elements of a list, if it is there.
+pub(super) fn elements<'a>(object: &'a mut Value, list: &str) -> impl Iterator<Item = &'a mut Value> {
+    object.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten()
+}
+
+/// Fills in fields that are not there.
+pub(super) fn fill(object: &mut Value, defaults: Value) {
+    let Value::Object(defaults) = defaults else { return };
+    for (field, value) in defaults {
+        if object.get(&field).is_none_or(Value::is_null) {
+            object[&field] = value;
+        }
+    }
 }
 
 fn secret_default(secret: &mut Value) {
@@ -267,95 +297,13 @@ fn config_map_validate(map: &Value, old: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-fn event_default(event: &mut Value) {
-    for field in ["source", "reportingComponent", "reportingInstance"] {
-        if event.get(field).is_none() {
-            event[field] = if field == "source" { json!({}) } else { json!("") };
-        }
-    }
-}
-
-/// An event lives where what it is about lives; cluster-wide things are told of in `default`.
-fn event_place(event: &Value, about: &str) -> Vec<Cause> {
-    let of = event[about]["namespace"].as_str().unwrap_or_default();
-    let namespace = event["metadata"]["namespace"].as_str().unwrap_or_default();
-    let right = if of.is_empty() { matches!(namespace, "default" | "kube-system") } else { of == namespace };
-    if right {
-        return Vec::new();
-    }
-    vec![invalid_value(format!("{about}.namespace"), &json!(of), "does not match event.namespace")]
-}
-
-fn event_validate(event: &Value, _: Option<&Value>) -> Vec<Cause> {
-    event_place(event, "involvedObject")
-}
-
-fn events_event_validate(event: &Value, _: Option<&Value>) -> Vec<Cause> {
-    // What came from the core group may lack all of this.
-    if event["eventTime"].is_null() && !event["deprecatedFirstTimestamp"].is_null() {
-        return event_place(event, "regarding");
-    }
-    let mut causes = event_place(event, "regarding");
-    if event["eventTime"].is_null() {
-        causes.push(required("eventTime", ""));
-    }
-    for field in ["reportingController", "reportingInstance", "action", "reason"] {
-        if event[field].as_str().unwrap_or_default().is_empty() {
-            causes.push(required(field, ""));
-        }
-    }
-    if !matches!(event["type"].as_str(), Some("Normal" | "Warning")) {
-        causes.push(invalid_value("type", &event["type"], "has invalid value"));
-    }
-    causes
-}
-
-/// The same event in the words of the core group and of `events.k8s.io`.
-const EVENT_WORDS: [(&str, &str); 7] = [
-    ("involvedObject", "regarding"),
-    ("message", "note"),
-    ("source", "deprecatedSource"),
-    ("firstTimestamp", "deprecatedFirstTimestamp"),
-    ("lastTimestamp", "deprecatedLastTimestamp"),
-    ("count", "deprecatedCount"),
-    ("reportingComponent", "reportingController"),
-];
-
-fn event_to_new(mut event: Value) -> Value {
-    if let Some(fields) = event.as_object_mut() {
-        for (core, new) in EVENT_WORDS {
-            if let Some(value) = fields.remove(core) {
-                fields.insert(new.into(), value);
-            }
-        }
-    }
-    event
-}
-
-fn event_to_core(mut event: Value) -> Value {
-    if let Some(fields) = event.as_object_mut() {
-        for (core, new) in EVENT_WORDS {
-            if let Some(value) = fields.remove(new) {
-                fields.insert(core.into(), value);
-            }
-        }
-        fields.entry("involvedObject").or_insert_with(|| json!({}));
-    }
-    event_default(&mut event);
-    event
-}
-
 fn service_default(service: &mut Value) {
     let spec = &mut service["spec"];
     if !spec.is_object() {
         *spec = json!({});
     }
-    for (field, value) in [("type", "ClusterIP"), ("sessionAffinity", "None")] {
-        if spec[field].is_null() {
-            spec[field] = value.into();
-        }
-    }
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    fill(spec, json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}));
+    for port in elements(spec, "ports") {
         if port["protocol"].is_null() {
             port["protocol"] = "TCP".into();
         }
@@ -395,62 +343,6 @@ fn service_validate(service: &Value, _: Option<&Value>) -> Vec<Cause> {
     causes
 }
 
-fn containers(spec: &Value, at: &str, causes: &mut Vec<Cause>) {
-    let list = spec["containers"].as_array().map_or(&[][..], Vec::as_slice);
-    if list.is_empty() {
-        causes.push(required(format!("{at}.containers"), ""));
-    }
-    for (index, container) in list.iter().enumerate() {
-        for field in ["name", "image"] {
-            if container[field].as_str().unwrap_or_default().is_empty() {
-                causes.push(required(format!("{at}.containers[{index}].{field}"), ""));
-            }
-        }
-    }
-}
-
-fn pod_validate(pod: &Value, _: Option<&Value>) -> Vec<Cause> {
-    let mut causes = Vec::new();
-    containers(&pod["spec"], "spec", &mut causes);
-    causes
-}
-
-fn replicas_default(workload: &mut Value) {
-    if workload["spec"]["replicas"].is_null() {
-        workload["spec"]["replicas"] = 1.into();
-    }
-}
-
-fn workload_validate(workload: &Value, old: Option<&Value>) -> Vec<Cause> {
-    let spec = &workload["spec"];
-    let mut causes = Vec::new();
-    if spec["replicas"].as_i64().is_some_and(|n| n < 0) {
-        causes.push(invalid_value("spec.replicas", &spec["replicas"], "must be greater than or equal to 0"));
-    }
-    let labels = &spec["template"]["metadata"]["labels"];
-    match spec["selector"]["matchLabels"].as_object() {
-        _ if spec["selector"].is_null() => causes.push(required("spec.selector", "")),
-        None if spec["selector"]["matchExpressions"].as_array().is_none_or(Vec::is_empty) => causes.push(
-            invalid_value("spec.selector", &spec["selector"], "empty selector is invalid for deployment"),
-        ),
-        Some(wanted) if wanted.iter().any(|(key, value)| labels.get(key) != Some(value)) => {
-            causes.push(invalid_value(
-                "spec.template.metadata.labels",
-                labels,
-                "`selector` does not match template `labels`",
-            ));
-        }
-        _ => {}
-    }
-    if let Some(old) = old
-        && old["spec"]["selector"] != spec["selector"]
-    {
-        causes.push(invalid_value("spec.selector", &spec["selector"], "field is immutable"));
-    }
-    containers(&spec["template"]["spec"], "spec.template.spec", &mut causes);
-    causes
-}
-
 fn lease_validate(lease: &Value, _: Option<&Value>) -> Vec<Cause> {
     let spec = &lease["spec"];
     let mut causes = Vec::new();
@@ -476,7 +368,7 @@ fn binding_default(binding: &mut Value) {
     if binding["roleRef"]["apiGroup"].as_str().unwrap_or_default().is_empty() {
         binding["roleRef"]["apiGroup"] = GROUP.into();
     }
-    for subject in binding["subjects"].as_array_mut().into_iter().flatten() {
+    for subject in elements(binding, "subjects") {
         if matches!(subject["kind"].as_str(), Some("User" | "Group")) && subject["apiGroup"].is_null() {
             subject["apiGroup"] = GROUP.into();
         }

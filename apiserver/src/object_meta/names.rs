@@ -8,9 +8,6 @@ const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower ca
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and \
     end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-const LABEL_1035: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic \
-    character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is \
-    '[a-z]([-a-z0-9]*[a-z0-9])?')";
 const QUALIFIED: &str = "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
     alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
     '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')";
@@ -47,14 +44,6 @@ pub(crate) fn label(text: &str) -> Option<String> {
         return Some(too_long(63));
     }
     (!is_label(text)).then(|| LABEL.to_owned())
-}
-
-/// RFC 1035 label, at most 63 characters.
-pub(crate) fn label_1035(text: &str) -> Option<String> {
-    if text.len() > 63 {
-        return Some(too_long(63));
-    }
-    (!is_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase())).then(|| LABEL_1035.to_owned())
 }
 
 fn path_segment(text: &str) -> Option<String> {
@@ -108,7 +97,6 @@ pub(crate) fn check(rule: NameRule, text: &str) -> Option<String> {
     match rule {
         NameRule::Subdomain => subdomain(text),
         NameRule::Label => label(text),
-        NameRule::Label1035 => label_1035(text),
         NameRule::PathSegment => path_segment(text),
     }
 }
@@ -126,8 +114,6 @@ mod tests {
             (NameRule::Subdomain, "-a", false),
             (NameRule::Label, "a-1", true),
             (NameRule::Label, "a.1", false),
-            (NameRule::Label1035, "1a", false),
-            (NameRule::Label1035, "a1", true),
             (NameRule::PathSegment, "system:node", true),
             (NameRule::PathSegment, "a/b", false),
             (NameRule::PathSegment, "..", false),

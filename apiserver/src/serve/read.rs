@@ -5,7 +5,7 @@ use super::request::Query;
 use crate::Inner;
 use crate::resource::Resource;
 use crate::selector::Filter;
-use crate::status::Failure;
+use crate::status::{Failure, cause};
 use crate::store::{Key, OutOfRange, Stored};
 use crate::watch::Watch;
 use base64::Engine;
@@ -70,11 +70,13 @@ fn revision(query: &Query) -> Result<Option<u64>, Failure> {
         text => match text.parse::<u64>() {
             Ok(0) => Ok(None),
             Ok(revision) => Ok(Some(revision)),
-            Err(_) => Err(Failure::bad_request(format!(
-                "resourceVersion: Invalid value: {text:?}: must be an unsigned integer"
-            ))),
+            Err(_) => Err(Failure::bad_request(format!("invalid resource version: {}", unparsable(text)))),
         },
     }
+}
+
+fn unparsable(text: &str) -> String {
+    format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax")
 }
 
 /// How far a paged list has come. Revision 0: go on with whatever there is now.
@@ -99,7 +101,7 @@ impl Continue {
             let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
             serde_json::from_slice::<Self>(&bytes).ok().filter(|c| c.v == "tiphys/v1")
         };
-        read().ok_or_else(|| Failure::bad_request("continue key is not valid"))
+        read().ok_or_else(|| Failure::bad_request("invalid continue token: continue key is not valid"))
     }
 }
 
@@ -131,11 +133,9 @@ pub(crate) fn page(scope: &Scope<'_>, query: &Query) -> Result<Page, Failure> {
     let prefix = scope.prefix();
     let limit = match query.get("limit") {
         "" => 0,
-        text => text
-            .parse::<i64>()
-            .ok()
-            .and_then(|n| usize::try_from(n).ok())
-            .ok_or_else(|| Failure::bad_request(format!("invalid limit {text:?}")))?,
+        text => text.parse::<i64>().ok().and_then(|n| usize::try_from(n).ok()).ok_or_else(|| {
+            Failure::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+        })?,
     };
     // A list from the cache comes whole.
     let limit = if query.get("resourceVersion") == "0" { 0 } else { limit };
@@ -151,7 +151,7 @@ pub(crate) fn page(scope: &Scope<'_>, query: &Query) -> Result<Page, Failure> {
             }
             let token = Continue::parse(token)?;
             if !token.start.starts_with(&prefix) {
-                return Err(Failure::bad_request("continue key is not valid: it belongs to another list"));
+                return Err(Failure::bad_request("invalid continue token: it belongs to another list"));
             }
             ((token.rv > 0).then_some(token.rv), Some(token.start))
         }
@@ -187,11 +187,7 @@ fn exact(query: &Query, asked: Option<u64>, current: u64) -> Result<Option<u64>,
             "meta.k8s.io",
             "ListOptions",
             "",
-            &[crate::status::cause(
-                "resourceVersionMatch",
-                "FieldValueForbidden",
-                format!("Forbidden: {why}"),
-            )],
+            &[cause("resourceVersionMatch", "FieldValueForbidden", format!("Forbidden: {why}"))],
         ))
     };
     match query.get("resourceVersionMatch") {
@@ -211,7 +207,7 @@ fn exact(query: &Query, asked: Option<u64>, current: u64) -> Result<Option<u64>,
             "meta.k8s.io",
             "ListOptions",
             "",
-            &[crate::status::cause(
+            &[cause(
                 "resourceVersionMatch",
                 "FieldValueNotSupported",
                 format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\""),
@@ -243,7 +239,8 @@ pub(crate) fn watch(
     let filter = scope.filter(query)?;
     let prefix = scope.prefix();
     let bookmarks = query.flag("allowWatchBookmarks").unwrap_or(false);
-    let asked = revision(query)?;
+    // Here the API server takes it as a failure of its own.
+    let asked = revision(query).map_err(|_| Failure::unknown(unparsable(query.get("resourceVersion"))))?;
     let send_initial = query.flag("sendInitialEvents");
     check_initial(query, send_initial)?;
     let current = scope.server.store.revision();
@@ -284,7 +281,7 @@ fn check_initial(query: &Query, send_initial: Option<bool>) -> Result<(), Failur
             "meta.k8s.io",
             "ListOptions",
             "",
-            &[crate::status::cause(field, "FieldValueForbidden", format!("Forbidden: {why}"))],
+            &[cause(field, "FieldValueForbidden", format!("Forbidden: {why}"))],
         ))
     };
     let matching = query.get("resourceVersionMatch");
@@ -293,10 +290,21 @@ fn check_initial(query: &Query, send_initial: Option<bool>) -> Result<(), Failur
             "resourceVersionMatch",
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         ),
-        None if !matching.is_empty() => refuse(
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ),
+        None if !matching.is_empty() => {
+            let mut causes = vec![cause(
+                "resourceVersionMatch",
+                "FieldValueForbidden",
+                "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            )];
+            if matching != "NotOlderThan" {
+                causes.push(cause(
+                    "resourceVersionMatch",
+                    "FieldValueNotSupported",
+                    format!("Unsupported value: {matching:?}: supported values: \"NotOlderThan\""),
+                ));
+            }
+            Err(Failure::invalid("meta.k8s.io", "ListOptions", "", &causes))
+        }
         _ => Ok(()),
     }
 }
@@ -307,6 +315,6 @@ fn timeout(server: &Inner, query: &Query) -> Result<Duration, Failure> {
         text => text
             .parse()
             .map(Duration::from_secs)
-            .map_err(|_| Failure::bad_request(format!("invalid timeoutSeconds {text:?}"))),
+            .map_err(|_| Failure::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))),
     }
 }

@@ -95,35 +95,27 @@ fn cell(column: &Column, object: &Value, now: i64) -> Value {
     }
 }
 
-fn accompanying(include: Include, object: Value) -> Option<Value> {
+fn accompanying(include: Include, object: Value) -> Value {
     match include {
-        Include::Nothing => None,
-        Include::Object => Some(object),
-        Include::Metadata => Some(json!({
+        Include::Nothing => Value::Null,
+        Include::Object => object,
+        Include::Metadata => json!({
             "kind": "PartialObjectMetadata",
             "apiVersion": "meta.k8s.io/v1",
             "metadata": object["metadata"],
-        })),
+        }),
     }
 }
 
 /// The row of one object.
 pub(crate) fn row(resource: &Resource, include: Include, object: Value, now: i64) -> Value {
     let cells: Vec<Value> = resource.columns.iter().map(|column| cell(column, &object, now)).collect();
-    let mut row = json!({"cells": cells});
-    if let Some(object) = accompanying(include, object) {
-        row["object"] = object;
-    }
-    row
+    json!({"cells": cells, "object": accompanying(include, object)})
 }
 
 /// The row of a bookmark, which has no cells.
 pub(crate) fn bookmark_row(include: Include, object: &Value) -> Value {
-    let mut row = json!({"cells": []});
-    if let Some(object) = accompanying(include, object.clone()) {
-        row["object"] = object;
-    }
-    row
+    json!({"cells": [], "object": accompanying(include, object.clone())})
 }
 
 /// A table; without a resource it repeats no column definitions.

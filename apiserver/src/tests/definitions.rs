@@ -92,7 +92,7 @@ async fn deleting_a_definition_deletes_its_objects() {
     let held = delete(&server, &path, Value::Null).await.body;
     assert!(held["metadata"]["deletionTimestamp"].is_string(), "{held}");
     assert_eq!(get(&server, &format!("{THINGS}/free")).await.status, 404);
-    assert_eq!(post(&server, THINGS, thing("new", 1)).await.status, 405);
+    assert_eq!(post(&server, THINGS, thing("new", 1)).await.status, 403);
     let now = get(&server, &path).await.body;
     assert!(
         now["status"]["conditions"].as_array().unwrap().iter().any(|c| c["type"] == "Terminating"),

@@ -124,14 +124,20 @@ async fn identity_cannot_be_changed() {
     let first = post(&server, MAPS, config_map("a", json!({}))).await.body;
     let path = format!("{MAPS}/a");
     let uid = merge(&server, &path, json!({"metadata": {"uid": "x"}})).await;
+    assert_eq!(uid.status, 422, "{}", uid.body);
+    // A PUT means the object with that uid, and no other.
+    let uid = put(&server, &path, json!({"metadata": {"name": "a", "uid": "x"}})).await;
     assert_eq!(uid.status, 409, "{}", uid.body);
     let name = merge(&server, &path, json!({"metadata": {"name": "b"}})).await;
     assert_eq!(name.status, 400, "{}", name.body);
-    let time =
-        merge(&server, &path, json!({"metadata": {"creationTimestamp": "2020-01-01T00:00:00Z"}})).await;
-    assert_eq!(time.status, 422, "{}", time.body);
+    let nameless = put(&server, &path, json!({"metadata": {}})).await;
+    assert_eq!(nameless.status, 400, "{}", nameless.body);
     // What a client cannot set is ignored where it does no harm.
-    let deleting = json!({"metadata": {"generation": 7, "managedFields": [{"manager": "x"}]}});
+    let deleting = json!({"metadata": {
+        "generation": 7,
+        "creationTimestamp": "2020-01-01T00:00:00Z",
+        "managedFields": [{"manager": "x"}],
+    }});
     assert_eq!(merge(&server, &path, deleting).await.body, first);
 }
 
