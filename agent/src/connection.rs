@@ -144,15 +144,14 @@ async fn open(
     }
     let (outgoing, mut messages) = mpsc::channel(OUTGOING);
     let mut request = Request::new(futures::stream::poll_fn(move |context| messages.poll_recv(context)));
-    let bearer = format!("Bearer {token}").parse().map_err(|_| Error::BadToken)?;
-    request.metadata_mut().insert("authorization", bearer);
+    // Bare: a Go principal does not know the word Bearer.
+    let token = token.parse().map_err(|_| Error::BadToken)?;
+    request.metadata_mut().insert("authorization", token);
     if let Ok(offer) = MetadataValue::try_from(Features::all().to_metadata()) {
         request.metadata_mut().insert(METADATA_KEY, offer);
     }
     // A Go principal answers only with its first event: what we have to say must not wait for that.
     let (confirm, features) = watch::channel(Features::default());
-    let metrics = Arc::clone(&side.metrics);
-    let first = !connected.send_replace(false) && metrics.connections.get() == 0;
     let opened = async move {
         let response = client.subscribe(request).await?;
         let confirmed =
@@ -171,7 +170,7 @@ async fn open(
         pump::run(Arc::clone(side), Arc::clone(outbox), features, incoming, outgoing, cancel.clone());
     let end = tokio::select! {
         end = pumping => end,
-        never = beside(target, side, first) => never,
+        never = beat(target.heartbeat, side) => never,
     };
     if let pump::End::Broken(status) = &end
         && matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied | Code::FailedPrecondition)
@@ -181,14 +180,9 @@ async fn open(
     Ok(end)
 }
 
-/// What goes on beside the pump: asks for a comparison when this process connects for the first time, then signs of life.
-async fn beside(target: &Target, side: &Managed, first: bool) -> pump::End {
-    if first {
-        // The pump begins with what waits from before; requests belong to the stream that is open now.
-        tokio::task::yield_now().await;
-        side.outbound.request_resync();
-    }
-    let Some(interval) = target.heartbeat else { return std::future::pending().await };
+/// Gives signs of life, if that is wanted.
+async fn beat(interval: Option<Duration>, side: &Managed) -> pump::End {
+    let Some(interval) = interval else { return std::future::pending().await };
     let mut tick = tokio::time::interval(interval);
     loop {
         tick.tick().await;

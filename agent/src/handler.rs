@@ -180,6 +180,11 @@ fn failed(error: &Error) -> Outcome {
 impl Side for Managed {
     type Lane = Lane;
 
+    fn on_open(&self) {
+        // What was asked on the stream before is forgotten with it, answered or not.
+        self.outbound.request_resync();
+    }
+
     fn render(&self, key: &Key, item: &Item<Outgoing>) -> Option<Event> {
         self.outbound.render(key, item)
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -14,7 +15,21 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Agent {
     pub(crate) name: AgentName,
     pub(crate) outbox: Arc<SharedOutbox>,
+    /// It has heard that it shall name what it has; from then on this process knows of every change.
+    asked: AtomicBool,
     session: Mutex<Session>,
+}
+
+impl Agent {
+    /// Whether it has heard that it shall name what it has.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// It has heard that it shall name what it has.
+    pub(crate) fn note_asked(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +120,12 @@ impl Agents {
         now: Timestamp,
     ) -> SessionHandle {
         let agent = Arc::clone(self.agents.lock().entry(name.clone()).or_insert_with(|| {
-            Arc::new(Agent { name: name.clone(), outbox: Arc::default(), session: Mutex::default() })
+            Arc::new(Agent {
+                name: name.clone(),
+                outbox: Arc::default(),
+                asked: AtomicBool::new(false),
+                session: Mutex::default(),
+            })
         }));
         let cancel = parent.child_token();
         let mut session = agent.session.lock();

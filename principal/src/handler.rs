@@ -31,6 +31,8 @@ pub(crate) struct ManagedAgent {
     pub(crate) outbound: Arc<Outbound>,
     pub(crate) backend: Backend,
     pub(crate) metrics: Arc<Metrics>,
+    /// First session of this agent with this process: nothing is known of what the agent holds.
+    pub(crate) is_first: bool,
 }
 
 /// Events of one lane are handled in order.
@@ -138,6 +140,10 @@ impl ManagedAgent {
 impl Side for ManagedAgent {
     type Lane = Lane;
 
+    fn on_open(&self) {
+        self.outbound.on_open(&self.agent, self.is_first);
+    }
+
     fn render(&self, key: &Key, item: &Item<Outgoing>) -> Option<Event> {
         let kind = match key {
             Key::Resource(key) => Some(key.kind),
@@ -175,6 +181,11 @@ impl Side for ManagedAgent {
     }
 
     fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>) {
+        if let Outgoing::Message(event) = item.value()
+            && event.kind == EventKind::RequestResourceResync
+        {
+            self.agent.note_asked();
+        }
         if let (Some(reason), Outgoing::Object(object)) = (refused, item.value()) {
             tracing::warn!(
                 agent = %self.agent.name, namespace = object.namespace(), name = object.name(), reason,

@@ -187,27 +187,25 @@ impl Outbound {
         }
     }
 
-    /// What an agent is told when it connects, besides what waits for it: if this process knows nothing of what it holds,
-    /// its projects and repositories, what is being deleted, operations that were requested meanwhile, and the wish
-    /// that it names what it has.
-    pub(crate) fn on_connect(&self, agent: &Agent, is_first: bool) {
-        if !is_first {
-            return;
-        }
-        for (kind, object) in self.belongings(&agent.name) {
-            if kind != Kind::Application || object.is_deleting() {
-                agent.put(kind, &object, true);
-            } else if object.field("operation").is_some() {
-                let key = object.key(kind);
-                agent.outbox.fill(|outbox| outbox.operate(key, Outgoing::Object(object)));
+    /// What an agent is told when its stream opens, besides what waits for it: if this process knows nothing of what it
+    /// holds, its projects and repositories, what is being deleted, and operations that were requested meanwhile; and,
+    /// until it has heard it once, that it shall name what it has.
+    pub(crate) fn on_open(&self, agent: &Agent, is_first: bool) {
+        if is_first {
+            for (kind, object) in self.belongings(&agent.name) {
+                if kind != Kind::Application || object.is_deleting() {
+                    agent.put(kind, &object, true);
+                } else if object.field("operation").is_some() {
+                    let key = object.key(kind);
+                    agent.outbox.fill(|outbox| outbox.operate(key, Outgoing::Object(object)));
+                }
             }
         }
-        let request = Event::request(
-            Target::ResourceResync,
-            EventKind::RequestResourceResync,
-            Payload::Document(serde_json::json!({})),
-        );
-        agent.outbox.fill(|outbox| outbox.request("resync", Outgoing::Message(Box::new(request))));
+        if !agent.was_asked() {
+            let nothing = Payload::Document(serde_json::json!({}));
+            let ask = Event::request(Target::ResourceResync, EventKind::RequestResourceResync, nothing);
+            agent.outbox.fill(|outbox| outbox.request("resync", Outgoing::Message(Box::new(ask))));
+        }
     }
 
     /// Writes the event for what waits in an agent's outbox.

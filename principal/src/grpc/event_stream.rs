@@ -80,7 +80,6 @@ impl EventStream for EventStreamService {
         let offered = request.metadata().get(METADATA_KEY).and_then(|value| value.to_str().ok());
         let features = offered.map(Features::parse);
         let session = self.agents.connect(&subject.agent, &self.shutdown, clock::now());
-        self.outbound.on_connect(&session.agent, session.is_first);
         self.metrics.agent_connections.with_label_values(&[subject.agent.as_str()]).inc();
         tracing::info!(agent = %subject.agent, mode = %subject.mode, tiphys = features.is_some(), "agent connected");
 
@@ -89,6 +88,7 @@ impl EventStream for EventStreamService {
             outbound: Arc::clone(&self.outbound),
             backend: self.backend.clone(),
             metrics: Arc::clone(&self.metrics),
+            is_first: session.is_first,
         });
         let (outgoing, mut messages) = mpsc::channel(OUTGOING);
         let confirmed = features.clone().unwrap_or_default();

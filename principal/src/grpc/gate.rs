@@ -23,8 +23,9 @@ impl Gate {
             .metadata()
             .get("authorization")
             .and_then(|value| value.to_str().ok())
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .ok_or_else(|| Status::unauthenticated("no bearer token: call Authenticate first"))?;
+            // Go agents send the token bare.
+            .map(|value| value.strip_prefix("Bearer ").unwrap_or(value))
+            .ok_or_else(|| Status::unauthenticated("no access token: call Authenticate first"))?;
         let verified = self
             .issuer
             .verify_access(token, tiphys_shared::process::clock::now())

@@ -43,6 +43,8 @@ pub struct SharedOutbox {
     outbox: Mutex<Outbox<Outgoing>>,
     filled: Notify,
     acked: Notify,
+    /// Held by the pump that empties it: a new stream waits for the last word of the one before.
+    pumping: tokio::sync::Mutex<()>,
 }
 
 impl SharedOutbox {
@@ -92,6 +94,8 @@ pub trait Side: Send + Sync + 'static {
     /// Events of one lane are handled in order.
     type Lane: Clone + Eq + Hash + Send + 'static;
 
+    /// The stream is open, and what was unacknowledged waits to be sent again: the place for requests of this stream.
+    fn on_open(&self);
     /// Writes the message for an outbox item, or `None` if there is nothing to say about it any more.
     fn render(&self, key: &Key, item: &Item<Outgoing>) -> Option<Event>;
     /// The lane of an event.
@@ -135,7 +139,9 @@ pub async fn run<S: Side>(
     outgoing: mpsc::Sender<WireEvent>,
     cancel: CancellationToken,
 ) -> End {
+    let _only_one = outbox.pumping.lock().await;
     outbox.fill(Outbox::reconnected);
+    side.on_open();
     let mut incoming = std::pin::pin!(incoming);
     let mut inbox: Inbox<S::Lane, Event> = Inbox::new(LIMITS);
     let mut running = FuturesUnordered::new();
