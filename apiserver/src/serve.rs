@@ -162,7 +162,16 @@ impl Exchange<'_> {
                     None => return Ok(nowhere()),
                 }
             }
-            Target::OpenApiV2 => discovery::openapi_v2(self.server),
+            Target::OpenApiV2 => {
+                if negotiate::accepted(headers)
+                    .iter()
+                    .any(|one| one.media.starts_with(discovery::OPENAPI_V2_PROTOBUF))
+                {
+                    let body = discovery::openapi_v2_protobuf(&self.server.version.git_version);
+                    return Ok(full(200, discovery::OPENAPI_V2_PROTOBUF_TYPE, body));
+                }
+                discovery::openapi_v2(self.server)
+            }
             Target::Resource(_) | Target::Unknown => return Ok(nowhere()),
         };
         let encoding = negotiate::plain(headers)?;

@@ -111,6 +111,7 @@ impl Cursor {
             return None;
         }
         let mut out = Vec::new();
+        self.presenter.set_now(self.watch.server.now().as_second());
         while let Some(stored) = self.watch.initial.pop_front() {
             self.presenter.event(&mut out, Kind::Added.word(), &stored.content, stored.revision);
             if out.len() >= CHUNK {
@@ -125,6 +126,7 @@ impl Cursor {
             let storage = &self.watch.resource.storage;
             match self.watch.server.store.changes_after(storage, self.watch.position, self.epoch, BATCH) {
                 Pull::Changes(changes, seen) => {
+                    self.presenter.set_now(self.watch.server.now().as_second());
                     let more = !changes.is_empty();
                     self.watch.position = seen;
                     for change in &changes {

@@ -181,7 +181,8 @@ impl Call<'_> {
             warnings.extend(crd::not_enforced(&object));
         }
         if resource.is_custom() || self.is_definition() {
-            warnings.extend(object_meta::unqualified_finalizers(&object).into_iter().map(|(_, name)| {
+            let bare = object_meta::unqualified_finalizers(&object).into_iter();
+            warnings.extend(bare.filter(|(_, name)| *name != crd::FINALIZER).map(|(_, name)| {
                 format!(
                     "metadata.finalizers: {name:?}: prefer a domain-qualified finalizer name to avoid accidental \
                      conflicts with other finalizer writers"

@@ -32,6 +32,11 @@ impl Presenter {
         Self { resource, form, now, columns_sent: false }
     }
 
+    /// Ages are told as of this second from now on.
+    pub(crate) fn set_now(&mut self, now: i64) {
+        self.now = now;
+    }
+
     fn conversion(&self) -> Option<fn(Value) -> Value> {
         match &self.resource.behaviour {
             Behaviour::Builtin(rules) => rules.from_stored,

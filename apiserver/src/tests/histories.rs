@@ -26,7 +26,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn key(name: u8) -> Key {
-    Key::new(STORAGE, if name % 2 == 0 { "a" } else { "a-b" }, &format!("n{name}"))
+    Key::new(STORAGE, if name.is_multiple_of(2) { "a" } else { "a-b" }, &format!("n{name}"))
 }
 
 fn content(name: u8, on: bool, step: usize) -> Content {
@@ -160,7 +160,7 @@ proptest! {
     #[test]
     fn an_object_is_what_was_put(value in objects()) {
         let content = Content::from_value(&value);
-        let mut expected = value.clone();
+        let mut expected = value;
         if let Some(fields) = expected.as_object_mut() {
             fields.remove("kind");
             fields.remove("apiVersion");

@@ -214,3 +214,24 @@ async fn the_kube_watcher_follows_both_ways() {
         assert!(relisted);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn ages_in_a_watched_table_are_those_of_the_moment() {
+    let server = server_with_things().await;
+    let path = "/api/v1/namespaces/default/configmaps?watch=true";
+    let request = Request::get(path)
+        .header("accept", "application/json;as=Table;g=meta.k8s.io;v=v1")
+        .body(kube::client::Body::empty())
+        .unwrap();
+    let response = server.service().oneshot(request).await.unwrap();
+    let mut watch = Lines { body: BodyStream::new(response.into_body()), buffer: String::new() };
+    tokio::time::advance(Duration::from_secs(60)).await;
+    post(&server, MAPS, config_map("a", json!({}))).await;
+    tokio::time::advance(Duration::from_secs(7)).await;
+    let first = watch.next().await.unwrap();
+    assert_eq!(first["object"]["rows"][0]["cells"], json!(["a", 0, "7s"]));
+    assert_eq!(first["object"]["columnDefinitions"][2]["name"], "Age");
+    merge(&server, &format!("{MAPS}/a"), json!({"data": {"k": "v"}})).await;
+    // The columns are told once.
+    assert_eq!(watch.next().await.unwrap()["object"]["columnDefinitions"], json!([]));
+}
