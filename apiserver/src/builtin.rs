@@ -3,7 +3,7 @@
 mod columns;
 mod rules;
 
-use crate::resource::{Behaviour, NameRule, Resource, Rules, Verbs, storage_name};
+use crate::resource::{self, Behaviour, NameRule, Resource, Rules, Verbs, storage_name};
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
@@ -29,6 +29,7 @@ enum Flag {
     ClusterWide,
     Status,
     Generation,
+    Scale,
     /// PUT needs a resource version.
     Conditional,
     /// PUT creates what is not there.
@@ -39,7 +40,7 @@ enum Flag {
     Review,
 }
 
-use Flag::{ClusterWide, Conditional, Generation, ReturnsDeleted, Review, Status, Upsert};
+use Flag::{ClusterWide, Conditional, Generation, ReturnsDeleted, Review, Scale, Status, Upsert};
 
 type ByName = BTreeMap<(&'static str, &'static str, &'static str), Arc<Resource>>;
 
@@ -79,6 +80,9 @@ impl Line {
         resource.categories = self.categories.iter().map(|s| (*s).into()).collect();
         resource.verbs = if self.has(Review) { Verbs::Review } else { Verbs::All };
         resource.status = self.has(Status);
+        resource.scale = self.has(Scale).then(|| {
+            resource::Scale::new(".spec.replicas", ".status.replicas", Some(".spec.selector.matchLabels"))
+        });
         resource.generation = self.has(Generation);
         resource.unconditional_update = !self.has(Conditional);
         resource.create_on_update = self.has(Upsert);
@@ -105,7 +109,7 @@ const CORE: Line = Line {
     columns: columns::NAME_AND_CREATION,
 };
 
-const APPS: Line = Line { group: "apps", categories: &["all"], flags: &[Status, Generation], ..CORE };
+const APPS: Line = Line { group: "apps", categories: &["all"], flags: &[Status, Generation, Scale], ..CORE };
 
 const RBAC: Line =
     Line { group: "rbac.authorization.k8s.io", names: NameRule::PathSegment, flags: &[Upsert], ..CORE };
@@ -224,6 +228,7 @@ const TABLE: &[Line] = &[
         singular: "daemonset",
         kind: "DaemonSet",
         short: &["ds"],
+        flags: &[Status, Generation],
         rules: &rules::DAEMON_SET,
         columns: columns::DAEMON_SET,
         ..APPS

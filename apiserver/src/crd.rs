@@ -134,6 +134,11 @@ fn custom(definition: &Value, version: &Value) -> Resource {
     resource.short_names = strings(&names["shortNames"]);
     resource.categories = strings(&names["categories"]);
     resource.status = version["subresources"]["status"].is_object();
+    let scale = &version["subresources"]["scale"];
+    resource.scale = scale["specReplicasPath"].as_str().map(|wanted| {
+        let present = scale["statusReplicasPath"].as_str().unwrap_or_default();
+        resource::Scale::new(wanted, present, scale["labelSelectorPath"].as_str())
+    });
     resource.generation = true;
     resource.unconditional_update = false;
     resource.names = NameRule::Subdomain;
@@ -233,13 +238,6 @@ pub(crate) fn validate(definition: &Value, old: Option<&Value>) -> Vec<Cause> {
     }
     for (index, version) in spec["versions"].as_array().into_iter().flatten().enumerate() {
         let at = format!("spec.versions[{index}]");
-        if !version["subresources"]["scale"].is_null() {
-            causes.push(cause(
-                format!("{at}.subresources.scale"),
-                "FieldValueForbidden",
-                "Forbidden: the scale subresource is not supported by this server",
-            ));
-        }
         for (column, printed) in
             version["additionalPrinterColumns"].as_array().into_iter().flatten().enumerate()
         {

@@ -152,13 +152,19 @@ pub(crate) fn resources(server: &Inner, group: &str, version: &str) -> Option<Va
         }
         entries.push(entry);
         for name in resource.subresources() {
-            entries.push(json!({
+            let mut entry = json!({
                 "name": format!("{}/{name}", resource.plural),
                 "singularName": "",
                 "namespaced": resource.namespaced,
                 "kind": resource.kind,
                 "verbs": subresource_verbs(name),
-            }));
+            });
+            if *name == *"scale" {
+                entry["group"] = "autoscaling".into();
+                entry["version"] = "v1".into();
+                entry["kind"] = "Scale".into();
+            }
+            entries.push(entry);
         }
     }
     Some(json!({
@@ -222,7 +228,11 @@ fn aggregated_resource(resource: &Resource) -> Value {
     let subresources: Vec<Value> = resource
         .subresources()
         .iter()
-        .map(|name| json!({"subresource": name, "responseKind": kind, "verbs": subresource_verbs(name)}))
+        .map(|name| {
+            let scale = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+            let kind = if *name == "scale" { &scale } else { &kind };
+            json!({"subresource": name, "responseKind": kind, "verbs": subresource_verbs(name)})
+        })
         .collect();
     if !subresources.is_empty() {
         entry["subresources"] = json!(subresources);

@@ -45,12 +45,13 @@ use serde_json::{Value, json};
 use serve::Arrival;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use store::{Change, Key, Store, Write};
+use store::{Change, Key, Store, Window, Write};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use write::{Call, DeleteOptions, FieldValidation, Part};
@@ -89,10 +90,12 @@ impl VersionInfo {
 }
 
 /// How a server is made.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// How many past changes of each resource are kept for watches and paged lists.
     pub window: usize,
+    /// Beyond this many bytes of objects only the last few changes of a resource are kept.
+    pub window_bytes: usize,
     /// Users by bearer token. Empty: everybody may do everything.
     pub tokens: BTreeMap<String, String>,
     /// What `/version` tells.
@@ -106,10 +109,26 @@ pub struct Options {
     pub first_revision: u64,
 }
 
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Tokens are secrets; who has one is not.
+        f.debug_struct("Options")
+            .field("window", &self.window)
+            .field("window_bytes", &self.window_bytes)
+            .field("users", &self.tokens.values())
+            .field("version", &self.version)
+            .field("seed", &self.seed)
+            .field("start", &self.start)
+            .field("first_revision", &self.first_revision)
+            .finish()
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
             window: 1000,
+            window_bytes: 4 * 1024 * 1024,
             tokens: BTreeMap::new(),
             version: VersionInfo::default(),
             seed: None,
@@ -298,11 +317,18 @@ pub struct ApiServer {
     inner: Arc<Inner>,
 }
 
+impl fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiServer").field("revision", &self.revision()).finish_non_exhaustive()
+    }
+}
+
 impl ApiServer {
     /// A server with nothing in it but the namespaces that every cluster has.
     pub fn new(options: Options) -> Self {
+        let window = Window { changes: options.window, bytes: options.window_bytes };
         let inner = Arc::new(Inner {
-            store: Store::new(options.window, options.first_revision),
+            store: Store::new(window, options.first_revision),
             tokens: options.tokens,
             version: options.version,
             registry: RwLock::default(),

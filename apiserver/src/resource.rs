@@ -73,6 +73,23 @@ pub(crate) enum Behaviour {
     Custom(Arc<CustomVersion>),
 }
 
+/// Where a kind keeps what its `scale` subresource shows.
+#[derive(Debug, Clone)]
+pub(crate) struct Scale {
+    pub(crate) wanted: Vec<String>,
+    pub(crate) present: Vec<String>,
+    pub(crate) selector: Option<Vec<String>>,
+}
+
+impl Scale {
+    /// From paths such as `.spec.replicas`.
+    pub(crate) fn new(wanted: &str, present: &str, selector: Option<&str>) -> Self {
+        let path =
+            |text: &str| text.split('.').filter(|part| !part.is_empty()).map(ToOwned::to_owned).collect();
+        Self { wanted: path(wanted), present: path(present), selector: selector.map(path) }
+    }
+}
+
 /// One resource in one version.
 pub(crate) struct Resource {
     pub(crate) group: Cow<'static, str>,
@@ -87,6 +104,8 @@ pub(crate) struct Resource {
     pub(crate) verbs: Verbs,
     /// It has a `status` subresource.
     pub(crate) status: bool,
+    /// It has a `scale` subresource.
+    pub(crate) scale: Option<Scale>,
     /// It counts generations.
     pub(crate) generation: bool,
     /// PUT works without a resource version.
@@ -121,6 +140,9 @@ impl Resource {
     /// Subresources by name.
     pub(crate) fn subresources(&self) -> Vec<&'static str> {
         let mut all = Vec::new();
+        if self.scale.is_some() {
+            all.push("scale");
+        }
         if self.status {
             all.push("status");
         }
@@ -155,6 +177,7 @@ impl Resource {
             namespaced,
             verbs: Verbs::All,
             status: false,
+            scale: None,
             generation: false,
             unconditional_update: true,
             create_on_update: false,

@@ -9,9 +9,9 @@ pub(crate) mod table;
 
 use crate::auth::User;
 use crate::discovery;
-use crate::resource::{Resource, Verbs};
+use crate::resource::{Resource, Scale, Verbs};
 use crate::status::{Failure, cause};
-use crate::write::{self, Answer, Call, DeleteOptions, FieldValidation, Part, Propagation};
+use crate::write::{self, Answer, Call, DeleteOptions, FieldValidation, Part, Propagation, scale};
 use crate::{Inner, auth, builtin, review, watch};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -198,6 +198,13 @@ impl Exchange<'_> {
             }
             return self.review(resource, user);
         }
+        let namespace = path.namespace.as_deref().unwrap_or_default();
+        let scope = Scope { server: self.server, resource, namespace };
+        if let (Some("scale"), Some(paths), Some(name)) =
+            (path.subresource.as_deref(), &resource.scale, &path.name)
+        {
+            return self.scale(&scope, query, paths, name);
+        }
         let part = match path.subresource.as_deref() {
             None => Part::Whole,
             Some(name) if !resource.subresources().contains(&name) => {
@@ -209,8 +216,6 @@ impl Exchange<'_> {
             Some("status") => Part::Status,
             Some(_) => Part::Finalize,
         };
-        let namespace = path.namespace.as_deref().unwrap_or_default();
-        let scope = Scope { server: self.server, resource, namespace };
         let everywhere = resource.namespaced && path.namespace.is_none();
         match (&self.head.method, path.name.as_deref()) {
             (&Method::GET, None) => self.collection(&scope, query),
@@ -244,6 +249,30 @@ impl Exchange<'_> {
             (&Method::DELETE, None) if !everywhere => self.delete_collection(&scope, query),
             _ => Err(Failure::method_not_allowed()),
         }
+    }
+
+    fn scale(
+        &self,
+        scope: &Scope<'_>,
+        query: &Query,
+        paths: &Scale,
+        name: &str,
+    ) -> Result<Response<ResponseBody>, Failure> {
+        let encoding = negotiate::plain(self.headers())?;
+        let call = self.call(scope, query, Part::Whole, name)?;
+        let answer = match self.head.method {
+            Method::GET => {
+                let scale = scale::get(&call, paths)?;
+                return self.send(200, encoding, scale.to_string().into_bytes(), &[]);
+            }
+            Method::PUT => scale::update(&call, paths, &negotiate::body(self.headers(), self.body)?)?,
+            Method::PATCH => {
+                let kind = negotiate::patch_kind(self.headers(), true)?;
+                scale::patch(&call, paths, kind, self.body)?
+            }
+            _ => return Err(Failure::method_not_allowed()),
+        };
+        self.answered(&call, encoding, Form::Plain, answer)
     }
 
     fn review(&self, resource: &Arc<Resource>, user: &User) -> Result<Response<ResponseBody>, Failure> {
@@ -326,7 +355,16 @@ impl Exchange<'_> {
     ) -> Result<Response<ResponseBody>, Failure> {
         // Before anything is done, so that a refusal has no effect.
         let (encoding, form) = negotiate::objects(self.headers(), query.get("includeObject"), false)?;
-        let answer = write(call)?;
+        self.answered(call, encoding, form, write(call)?)
+    }
+
+    fn answered(
+        &self,
+        call: &Call<'_>,
+        encoding: Encoding,
+        form: Form,
+        answer: Answer,
+    ) -> Result<Response<ResponseBody>, Failure> {
         let json = match answer.body {
             write::Body::Object { content, revision } => {
                 let presenter = Presenter::new(call.resource.clone(), form, self.server.now().as_second());

@@ -140,7 +140,6 @@ impl Content {
     }
 
     /// Bytes kept for it, roughly.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.tail.len()
     }
@@ -167,6 +166,10 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    fn size(&self) -> usize {
+        self.after.as_ref().map_or(0, |stored| stored.content.len())
+    }
+
     fn key(&self) -> Option<&Key> {
         self.after.as_ref().or(self.before.as_ref()).map(|s| &s.key)
     }
@@ -174,6 +177,8 @@ impl Change {
 
 struct Ring {
     changes: VecDeque<Change>,
+    /// Bytes of the objects in it.
+    size: usize,
     /// Changes up to and including this revision are forgotten.
     floor: u64,
     /// Rises when everything that watches has to end.
@@ -183,7 +188,21 @@ struct Ring {
 
 impl Ring {
     fn new(floor: u64) -> Self {
-        Self { changes: VecDeque::new(), floor, epoch: 0, notify: watch::Sender::new(()) }
+        Self { changes: VecDeque::new(), size: 0, floor, epoch: 0, notify: watch::Sender::new(()) }
+    }
+
+    /// Takes in a change, and forgets the oldest ones beyond the window.
+    fn push(&mut self, change: Change, window: Window) {
+        self.size += change.size();
+        self.changes.push_back(change);
+        while self.changes.len() > window.changes
+            || (self.size > window.bytes && self.changes.len() > FEWEST_CHANGES.min(window.changes))
+        {
+            let Some(oldest) = self.changes.pop_front() else { return };
+            self.size -= oldest.size();
+            self.floor = oldest.revision;
+        }
+        self.notify.send_replace(());
     }
 }
 
@@ -246,18 +265,29 @@ struct State {
     floor: u64,
 }
 
+/// How much of the past of each resource is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) changes: usize,
+    /// Beyond this many bytes of objects, only the last few changes are kept.
+    pub(crate) bytes: usize,
+}
+
+/// Changes that are kept however large they are.
+const FEWEST_CHANGES: usize = 16;
+
 /// The store. Every operation is short and takes one lock.
 pub(crate) struct Store {
-    window: usize,
+    window: Window,
     state: Mutex<State>,
 }
 
 impl Store {
     /// An empty store whose next change gets a revision above `revision`.
-    pub(crate) fn new(window: usize, revision: u64) -> Self {
+    pub(crate) fn new(window: Window, revision: u64) -> Self {
         let revision = revision.max(1);
         Self {
-            window: window.max(1),
+            window: Window { changes: window.changes.max(1), ..window },
             state: Mutex::new(State {
                 revision,
                 objects: OrdMap::new(),
@@ -304,13 +334,7 @@ impl Store {
             state.rings.insert(key.storage().into(), Ring::new(floor));
         }
         if let Some(ring) = state.rings.get_mut(key.storage()) {
-            if ring.changes.len() >= self.window
-                && let Some(oldest) = ring.changes.pop_front()
-            {
-                ring.floor = oldest.revision;
-            }
-            ring.changes.push_back(change.clone());
-            ring.notify.send_replace(());
+            ring.push(change.clone(), self.window);
         }
         Ok(change)
     }
@@ -395,6 +419,7 @@ impl Store {
         for (_, ring) in state.rings.iter_mut().filter(|(name, _)| storage.is_none_or(|s| s == name.as_ref()))
         {
             ring.changes.clear();
+            ring.size = 0;
             ring.floor = revision;
         }
     }

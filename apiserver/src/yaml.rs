@@ -3,8 +3,9 @@
 use serde_json::Value;
 use serde_saphyr::Options;
 
-/// Schemas of custom resources nest deeper than other documents.
-const DEPTH: usize = 200;
+/// Schemas of custom resources nest deeper than other documents. What is stored has to be readable as JSON again,
+/// which ends at a depth of 128.
+const DEPTH: usize = 120;
 
 fn options() -> Options {
     serde_saphyr::options! { budget: serde_saphyr::budget! { max_depth: DEPTH } }

@@ -144,12 +144,9 @@ async fn definitions_that_cannot_be_served_are_refused() {
     misnamed["metadata"]["name"] = "other.example.com".into();
     let mut webhook = thing_definition();
     webhook["spec"]["conversion"] = json!({"strategy": "Webhook"});
-    let mut scaled = thing_definition();
-    scaled["spec"]["versions"][0]["subresources"]["scale"] =
-        json!({"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"});
     let mut schemaless = thing_definition();
     schemaless["spec"]["versions"][0].as_object_mut().unwrap().remove("schema");
-    for definition in [misnamed, webhook, scaled, schemaless] {
+    for definition in [misnamed, webhook, schemaless] {
         let refused = post(&server, DEFINITIONS, definition).await;
         assert_eq!(refused.status, 422, "{}", refused.body);
     }
@@ -166,4 +163,53 @@ async fn several_documents_install_several_definitions() {
     second["spec"]["names"] = json!({"plural": "widgets", "kind": "Widget"});
     let documents = format!("---\n{}\n---\n{second}\n", thing_definition());
     assert_eq!(server.install_crds(&documents).unwrap(), ["things.example.com", "widgets.example.com"]);
+}
+
+#[tokio::test]
+async fn replicas_are_scaled_in_the_same_words_for_every_kind() {
+    let server = server();
+    let mut definition = thing_definition();
+    definition["spec"]["versions"][0]["subresources"]["scale"] =
+        json!({"specReplicasPath": ".spec.size", "statusReplicasPath": ".status.size"});
+    assert_eq!(post(&server, DEFINITIONS, definition).await.status, 201);
+    post(&server, THINGS, thing("t", 2)).await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let made = post(
+        &server,
+        deployments,
+        json!({"metadata": {"name": "t"}, "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": {
+            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]},
+        }}}),
+    )
+    .await;
+    assert_eq!(made.status, 201, "{}", made.body);
+    for path in [format!("{THINGS}/t"), format!("{deployments}/t")] {
+        let scale = format!("{path}/scale");
+        let mut shown = get(&server, &scale).await.body;
+        assert_eq!((&shown["kind"], &shown["spec"]["replicas"]), (&json!("Scale"), &json!(2)), "{shown}");
+        shown["spec"]["replicas"] = 5.into();
+        let scaled = put(&server, &scale, shown.clone()).await;
+        assert_eq!(
+            (scaled.status.as_u16(), &scaled.body["spec"]["replicas"]),
+            (200, &json!(5)),
+            "{}",
+            scaled.body
+        );
+        assert_eq!(put(&server, &scale, shown).await.status, 409);
+        assert_eq!(
+            merge(&server, &scale, json!({"spec": {"replicas": 7}})).await.body["spec"]["replicas"],
+            7
+        );
+        assert_eq!(merge(&server, &scale, json!({"spec": {"replicas": -1}})).await.status, 422);
+        let object = get(&server, &path).await.body;
+        assert_eq!(object["metadata"]["generation"], 3, "{object}");
+    }
+    let selector = get(&server, &format!("{deployments}/t/scale")).await.body["status"]["selector"].clone();
+    assert_eq!(selector, "a=b");
+    assert_eq!(get(&server, &format!("{deployments}/none/scale")).await.status, 404);
+    // What the schema forbids cannot be scaled to either.
+    assert_eq!(
+        merge(&server, &format!("{THINGS}/t/scale"), json!({"spec": {"replicas": 0}})).await.status,
+        422
+    );
 }

@@ -2,13 +2,17 @@
 
 use crate::resource::{Behaviour, Resource};
 use crate::selector::Filter;
-use crate::store::{Change, Content, Key, OutOfRange, Pull, Store, Write};
+use crate::store::{Change, Content, Key, OutOfRange, Pull, Store, Window, Write};
 use crate::watch::{Kind, transition};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 const STORAGE: &str = "/things";
+
+fn changes(changes: usize) -> Window {
+    Window { changes, bytes: usize::MAX }
+}
 
 /// One step: put (with a label) or remove one of a few names in one of two namespaces.
 #[derive(Debug, Clone)]
@@ -129,7 +133,7 @@ fn on(state: &BTreeMap<String, (u64, Value)>) -> BTreeMap<String, (u64, Value)> 
 proptest! {
     #[test]
     fn every_kept_revision_shows_the_state_that_was(steps in steps(), window in 1..80usize) {
-        let store = Store::new(window, 1);
+        let store = Store::new(changes(window), 1);
         let states = play(&store, &steps);
         let last = states.len() - 1;
         prop_assert_eq!(seen(&store, None).unwrap(), states[last].1.clone());
@@ -149,7 +153,7 @@ proptest! {
 
     #[test]
     fn a_list_and_its_watch_lead_to_the_present_from_any_revision(steps in steps()) {
-        let store = Store::new(1000, 1);
+        let store = Store::new(changes(1000), 1);
         let states = play(&store, &steps);
         let present = on(&states[states.len() - 1].1);
         for (revision, state) in &states {
@@ -195,8 +199,31 @@ fn objects() -> impl Strategy<Value = Value> {
 }
 
 #[test]
+fn large_objects_are_forgotten_sooner() {
+    let store = Store::new(Window { changes: 1000, bytes: 50_000 }, 1);
+    let large = |n: u64| {
+        Content::from_value(&json!({"metadata": {"name": "a"}, "data": format!("{n}{}", "x".repeat(1000))}))
+    };
+    let key = key(0);
+    let mut last = store.commit(&key, None, Write::Put(large(0))).unwrap().revision;
+    for n in 1..500 {
+        last = store.commit(&key, Some(last), Write::Put(large(n))).unwrap().revision;
+    }
+    assert!(seen(&store, Some(last - 40)).is_ok());
+    assert!(matches!(seen(&store, Some(last - 60)), Err(OutOfRange::Old { .. })));
+    // Even if one alone is too large, the last few are there.
+    let store = Store::new(Window { changes: 1000, bytes: 10 }, 1);
+    let mut last = store.commit(&key, None, Write::Put(large(0))).unwrap().revision;
+    for n in 1..30 {
+        last = store.commit(&key, Some(last), Write::Put(large(n))).unwrap().revision;
+    }
+    assert!(seen(&store, Some(last - 16)).is_ok());
+    assert!(seen(&store, Some(last - 17)).is_err());
+}
+
+#[test]
 fn names_that_only_resemble_one_another_are_kept_apart() {
-    let store = Store::new(10, 1);
+    let store = Store::new(changes(10), 1);
     for (namespace, name) in [("a", "b"), ("a-b", "c"), ("ab", "d"), ("", "a")] {
         let key = Key::new(STORAGE, namespace, name);
         assert_eq!((key.namespace(), key.name(), key.storage()), (namespace, name, STORAGE));

@@ -142,6 +142,40 @@ async fn reviews_tell_who_is_who() {
 }
 
 #[tokio::test]
+async fn a_caller_may_act_as_somebody_else() {
+    let server = with_token();
+    let review = |user: Option<&str>, group: &str| {
+        let mut request = Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews");
+        if let Some(user) = user {
+            request = request.header("impersonate-user", user);
+        }
+        let request = request.header("impersonate-group", group).header("content-type", "application/json");
+        let service = server.service();
+        let body = kube::client::Body::from(b"{}".to_vec());
+        async move {
+            let response = service.oneshot(request.body(body).unwrap()).await.unwrap();
+            let status = response.status();
+            let bytes = response.into_body().collect().await.unwrap().to_bytes();
+            (status, serde_json::from_slice::<Value>(&bytes).unwrap())
+        }
+    };
+    let (status, body) = review(Some("joe"), "devs").await;
+    assert_eq!(status, 201);
+    assert_eq!(
+        body["status"]["userInfo"],
+        json!({"username": "joe", "groups": ["devs", "system:authenticated"]})
+    );
+    assert_eq!(review(None, "devs").await.0, 400);
+}
+
+#[test]
+fn options_do_not_print_their_tokens() {
+    let options = Options { tokens: BTreeMap::from([("right".into(), "jane".into())]), ..Options::default() };
+    let printed = format!("{options:?}");
+    assert!(printed.contains("jane") && !printed.contains("right"), "{printed}");
+}
+
+#[tokio::test]
 async fn probes_need_no_token() {
     let server = with_token();
     let (address, cancel, task) = run(server.bind(LOCALHOST.into(), None).await.unwrap());
