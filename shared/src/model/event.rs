@@ -259,8 +259,8 @@ pub struct RequestUpdate {
     pub uid: String,
     /// Kind, as in [`Kind::as_str`](super::resource::Kind::as_str).
     pub kind: String,
-    /// SHA-256 of the content; empty when the sender does not hold the resource.
-    #[serde(default)]
+    /// SHA-256 of the content; empty, and left out on the wire, when the sender does not hold the resource.
+    #[serde(default, skip_serializing_if = "Checksum::is_empty")]
     pub checksum: Checksum,
 }
 
@@ -322,6 +322,12 @@ pub struct ResourceResponse {
 /// A SHA-256 digest, or nothing. Base64 in JSON; `null` reads as nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checksum(pub Vec<u8>);
+
+impl Checksum {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
 
 impl Serialize for Checksum {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

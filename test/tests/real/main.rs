@@ -12,4 +12,8 @@
 #[path = "../suite"]
 mod suite {
     pub(crate) mod conformance;
+    pub(crate) mod fleet;
+    pub(crate) mod managed;
 }
+
+mod managed;

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,7 +13,6 @@ use kube::core::DynamicObject;
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tiphys_agent::options::{AdoptionPolicy, MismatchPolicy};
-use tiphys_apiserver::ApiServer;
 use tiphys_shared::kube::kinds;
 use tiphys_shared::model::Kind;
 use tiphys_shared::process::clock;
@@ -35,14 +33,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// One cluster's API server.
 #[derive(Clone)]
 pub(crate) enum Cluster {
-    Embedded(ApiServer),
+    #[cfg(not(feature = "real-cluster"))]
+    Embedded(tiphys_apiserver::ApiServer),
+    #[cfg(feature = "real-cluster")]
     Real(Box<kube::Config>),
 }
 
 impl Cluster {
+    #[cfg(not(feature = "real-cluster"))]
     pub(crate) fn embedded() -> Self {
+        use tiphys_apiserver::ApiServer;
+
         let server = ApiServer::new(tiphys_apiserver::Options::default());
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
         for file in ["applications.yaml", "appprojects.yaml"] {
             server.install_crds(&std::fs::read_to_string(folder.join(file)).unwrap()).unwrap();
         }
@@ -52,7 +55,9 @@ impl Cluster {
     /// A client whose tasks live in the current runtime.
     pub(crate) fn client(&self) -> Client {
         match self {
+            #[cfg(not(feature = "real-cluster"))]
             Self::Embedded(server) => server.client(),
+            #[cfg(feature = "real-cluster")]
             Self::Real(config) => Client::try_from((**config).clone()).unwrap(),
         }
     }
@@ -98,6 +103,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
+    #[cfg(not(feature = "real-cluster"))]
     /// A control plane with a principal, and agents with a cluster each, all of embedded API servers.
     pub(crate) async fn embedded(agents: &[&str]) -> Self {
         let clusters = agents.iter().map(|name| ((*name).to_owned(), Cluster::embedded())).collect();
@@ -232,11 +238,6 @@ impl Fleet {
     /// The principal, looked at from outside.
     pub(crate) fn principal(&self) -> &tiphys_principal::Handle {
         &self.principal.as_ref().unwrap().1
-    }
-
-    /// The agent, looked at from outside.
-    pub(crate) fn agent(&self, name: &str) -> &tiphys_agent::Handle {
-        &self.agents[name].1
     }
 
     /// Objects at the control plane: Applications of an agent, or projects and repositories.

@@ -8,7 +8,9 @@ use tiphys_shared::model::Kind;
 
 use super::fleet::{Fleet, application, delete, merge, revision, source_uid};
 
+#[cfg(not(feature = "real-cluster"))]
 mod faults;
+#[cfg(not(feature = "real-cluster"))]
 mod hostile;
 
 /// The promises that hold on any API server.
@@ -172,6 +174,7 @@ pub(crate) async fn an_operation_arrives_and_is_taken_off_once_the_cluster_has_i
 }
 
 /// All of them, one after the other, on one fleet.
+#[cfg(feature = "real-cluster")]
 pub(crate) async fn everything(fleet: &Fleet, agent: &str, other: &str) {
     an_application_appears_rewritten_and_its_status_comes_back(fleet, agent).await;
     what_is_changed_or_deleted_in_the_cluster_is_undone(fleet, agent).await;
@@ -179,6 +182,31 @@ pub(crate) async fn everything(fleet: &Fleet, agent: &str, other: &str) {
     a_delete_and_a_create_of_the_same_name_arrive_as_such(fleet, agent).await;
     projects_and_repositories_go_to_the_agents_that_may_have_them(fleet, agent, other).await;
     an_operation_arrives_and_is_taken_off_once_the_cluster_has_it(fleet, agent).await;
+}
+
+/// Changes made at the control plane while a side is dead arrive once it is back.
+#[cfg(feature = "real-cluster")]
+pub(crate) async fn what_happened_while_a_side_was_away_arrives(fleet: &mut Fleet, agent: &str) {
+    let there = fleet.at_control(Kind::Application, agent);
+    let here = fleet.at_cluster(Kind::Application, agent);
+    for name in ["lost", "changed"] {
+        fleet.create(agent, name).await;
+        Fleet::until_is(&here, name, "the copy", |_| true).await;
+    }
+    let change = async |revision: &str| {
+        merge(&there, "changed", json!({"spec": {"source": {"targetRevision": revision}}})).await;
+    };
+    fleet.kill_principal();
+    change("while the principal was dead").await;
+    delete(&there, "lost").await;
+    fleet.start_principal().await;
+    Fleet::until_is(&here, "changed", "the change", |app| revision(app) == "while the principal was dead")
+        .await;
+    Fleet::until_gone(&here, "lost").await;
+    fleet.kill_agent(agent);
+    change("while the agent was dead").await;
+    fleet.start_agent(agent);
+    Fleet::until_is(&here, "changed", "the change", |app| revision(app) == "while the agent was dead").await;
 }
 
 #[cfg(not(feature = "real-cluster"))]

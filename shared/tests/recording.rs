@@ -1,0 +1,153 @@
+//! Every event of a recorded session of the Go project is understood, and written back as it came.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use base64::Engine as _;
+use prost::Message as _;
+use serde_json::Value;
+use tiphys_proto::cloudevents::CloudEvent;
+use tiphys_proto::cloudevents::cloud_event::Data;
+use tiphys_shared::model::event::Payload;
+use tiphys_shared::model::{Event, EventKind, Kind, Target};
+use tiphys_shared::protocol::checksum;
+use tiphys_shared::wire::codec;
+
+/// The recorded messages with their decoded forms.
+fn recording() -> Vec<(Value, tiphys_proto::event_stream::Event)> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/upstream-recording.jsonl");
+    std::fs::read_to_string(path)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter(|record| record.get("event").is_some())
+        .map(|record| {
+            let raw = base64::engine::general_purpose::STANDARD
+                .decode(record["raw_base64"].as_str().unwrap())
+                .unwrap();
+            let message = tiphys_proto::event_stream::Event::decode(raw.as_slice()).unwrap();
+            (record, message)
+        })
+        .collect()
+}
+
+/// JSON without what means nothing: a null is a field that is not there.
+fn normalised(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .filter(|(_, field)| !field.is_null())
+                .map(|(name, field)| (name, normalised(field)))
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(normalised).collect()),
+        other => other,
+    }
+}
+
+fn content(event: &CloudEvent) -> (&'static str, Value) {
+    match event.data.as_ref().unwrap() {
+        Data::BinaryData(bytes) if bytes.is_empty() => ("binary", Value::Null),
+        Data::BinaryData(bytes) => ("binary", normalised(serde_json::from_slice(bytes).unwrap())),
+        Data::TextData(text) => ("text", Value::String(text.clone())),
+        Data::ProtoData(_) => ("proto", Value::Null),
+    }
+}
+
+#[test]
+fn every_recorded_event_decodes_to_a_typed_value_and_encodes_back_field_by_field() {
+    let recording = recording();
+    assert!(recording.len() > 250, "{} events", recording.len());
+    for (record, message) in recording {
+        let typed = codec::decode(message.clone()).unwrap();
+        assert!(!matches!(typed.target, Target::Unknown(_)), "{record}");
+        let said = message.event.unwrap();
+        let repeated = codec::encode(&typed).unwrap().event.unwrap();
+        assert_eq!(repeated.id, said.id);
+        assert_eq!(repeated.source, said.source);
+        assert_eq!(repeated.spec_version, said.spec_version);
+        assert_eq!(repeated.r#type, said.r#type);
+        assert_eq!(repeated.attributes, said.attributes, "attributes, and the kinds of their values");
+        assert_eq!(content(&repeated), content(&said));
+    }
+}
+
+#[test]
+fn payloads_are_what_target_and_type_promise() {
+    let mut seen = BTreeMap::<String, usize>::new();
+    for (_, message) in recording() {
+        let event = codec::decode(message).unwrap();
+        let fits = match (&event.target, &event.payload) {
+            (target, Payload::Object(_)) => {
+                Kind::of_target(target).is_some() || matches!(target, Target::GpgKey | Target::ApplicationSet)
+            }
+            (Target::EventProcessed, Payload::Empty) => true,
+            (Target::Resource, Payload::ResourceRequest(_)) => matches!(event.kind, EventKind::Verb(_)),
+            (Target::Resource, Payload::ResourceResponse(_)) => event.kind == EventKind::Response,
+            (Target::ResourceResync, Payload::RequestUpdate(_)) => event.kind == EventKind::RequestUpdate,
+            (Target::ResourceResync, Payload::SyncedResource(_)) => {
+                event.kind == EventKind::ResponseSyncedResource
+            }
+            (Target::ResourceResync, Payload::SyncedResourceList(_)) => {
+                event.kind == EventKind::RequestSyncedResourceList
+            }
+            (Target::ResourceResync | Target::ContainerLog, Payload::Document(_)) => true,
+            _ => false,
+        };
+        assert!(fits, "{event:?}");
+        *seen.entry(format!("{} {}", event.target, event.kind)).or_default() += 1;
+    }
+    assert!(seen.len() >= 19, "{seen:?}");
+}
+
+#[test]
+fn an_acknowledgement_repeats_what_names_the_event() {
+    let mut said: BTreeMap<String, Event> = BTreeMap::new();
+    let mut compared = 0;
+    for (record, message) in recording() {
+        let event = codec::decode(message).unwrap();
+        let direction = record["dir"].as_str().unwrap();
+        if event.is_ack() {
+            let other = if direction.starts_with("agent") { "principal" } else { "agent" };
+            let Some(acknowledged) = said.get(&format!("{other}/{}", event.id)) else { continue };
+            if acknowledged.sent_at != event.sent_at {
+                continue;
+            }
+            let mut ours = acknowledged.ack();
+            ours.source = event.source.clone();
+            assert_eq!(ours, event);
+            compared += 1;
+        } else {
+            let side = if direction.starts_with("agent") { "agent" } else { "principal" };
+            said.insert(format!("{side}/{}", event.id), event);
+        }
+    }
+    assert!(compared > 100, "only {compared} acknowledgements were compared");
+}
+
+/// What a Go agent says of a resource that it holds as it was sent: our checksum of what was sent is the same.
+#[test]
+fn checksums_are_those_of_the_go_project() {
+    let events: Vec<Event> =
+        recording().into_iter().map(|(_, message)| codec::decode(message).unwrap()).collect();
+    let mut compared = 0;
+    for event in &events {
+        let Payload::RequestUpdate(request) = &event.payload else { continue };
+        let Some(kind) = Kind::parse(&request.kind) else { continue };
+        let ours: Vec<_> = events
+            .iter()
+            .filter(|other| Kind::of_target(&other.target) == Some(kind))
+            .filter_map(|other| match &other.payload {
+                Payload::Object(object) if object.metadata.name.as_deref() == Some(&request.name) => {
+                    Some(checksum::content(kind, object))
+                }
+                _ => None,
+            })
+            .collect();
+        if ours.contains(&request.checksum) {
+            compared += 1;
+        }
+    }
+    assert!(compared >= 8, "only {compared} of the recorded checksums were found again");
+}
