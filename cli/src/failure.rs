@@ -126,6 +126,9 @@ fn remedy_for(error: &(dyn Error + 'static)) -> Option<String> {
             return remedy_for_api(error).map(str::to_owned);
         }
         let error = cause.downcast_ref::<std::io::Error>()?;
+        if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) {
+            return Some("allow more open files with ulimit -n, or start less at once".to_owned());
+        }
         let remedy = match error.kind() {
             std::io::ErrorKind::AddrInUse => "stop what uses the port, or choose another port",
             std::io::ErrorKind::AddrNotAvailable => "name an address of this machine, or leave the host out",

@@ -295,6 +295,13 @@ impl Options {
             return Err(problems);
         };
         let (access, namespace, allowed_namespaces) = kubernetes;
+        if allowed_namespaces.is_empty() && !self.kubernetes.destination_based_mapping {
+            notices.push(
+                "--allowed-namespaces names none, so no Application is sent to any agent: name the agents' namespaces, \
+                 such as --allowed-namespaces '*'"
+                    .to_owned(),
+            );
+        }
         let port = |port: u16| (port != 0).then(|| Listen::everywhere(port));
         Ok(Settings {
             listen: Listen { host: filled(self.server.listen_host), port: self.server.listen_port },

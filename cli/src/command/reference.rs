@@ -89,3 +89,26 @@ fn no_flag_or_variable_is_declared_twice() {
         command.clone().debug_assert();
     }
 }
+
+#[test]
+fn no_link_in_the_book_leads_nowhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let pages = std::fs::read_dir(root.join("docs/src")).unwrap().map(|entry| entry.unwrap().path());
+    let mut pages: Vec<_> = pages.filter(|path| path.extension().is_some_and(|end| end == "md")).collect();
+    let summary = std::fs::read_to_string(root.join("docs/src/SUMMARY.md")).unwrap();
+    for page in &pages {
+        let name = page.file_name().unwrap().to_str().unwrap();
+        assert!(name == "SUMMARY.md" || summary.contains(&format!("({name})")), "no chapter leads to {name}");
+    }
+    pages.push(root.join("README.md"));
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = link.split('#').next().unwrap_or_default();
+            if !file.contains("://") && !file.is_empty() && !file.contains(' ') {
+                let target = page.parent().unwrap().join(file);
+                assert!(target.exists(), "{} links to {link}, which is not there", page.display());
+            }
+        }
+    }
+}

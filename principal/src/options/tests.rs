@@ -30,7 +30,7 @@ fn settings(line: &[&str], environment: &[(&str, &str)]) -> Result<Settings, Pro
     parse(tempfile::tempdir().unwrap().path(), line, environment)
 }
 
-const GOOD: [&str; 4] = ["-n", "argocd", "--auth", "mtls:subject:CN=([^,]+)"];
+const GOOD: [&str; 5] = ["-n", "argocd", "--auth", "mtls:subject:CN=([^,]+)", "--allowed-namespaces=*"];
 
 fn whats(result: Result<Settings, Problems>) -> Vec<String> {
     result.unwrap_err().0.into_iter().map(|problem| problem.what).collect()
@@ -173,6 +173,18 @@ fn features_that_are_not_here_are_refused_when_asked_for() {
     let quiet =
         settings(&[&GOOD[..], &["--enable-resource-proxy=false", "--disable-redis-proxy"]].concat(), &[]);
     assert_eq!(quiet.unwrap().notices, Vec::<String>::new());
+}
+
+#[test]
+fn a_principal_that_would_send_nothing_says_so() {
+    let notices = settings(&GOOD[..4], &[]).unwrap().notices;
+    assert!(
+        notices.iter().any(|notice| notice.starts_with("--allowed-namespaces names none")),
+        "{notices:?}"
+    );
+    let mapped = [&GOOD[..4], &["--destination-based-mapping"]].concat();
+    let notices = settings(&mapped, &[]).unwrap().notices;
+    assert!(notices.iter().all(|notice| !notice.starts_with("--allowed-namespaces")), "{notices:?}");
 }
 
 #[test]
