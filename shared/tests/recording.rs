@@ -1,5 +1,7 @@
 //! Every event of a recorded session of the Go project is understood, and written back as it came.
 
+#![allow(clippy::unwrap_used, reason = "all of this is test code")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
