@@ -112,3 +112,23 @@ fn no_link_in_the_book_leads_nowhere() {
         }
     }
 }
+
+#[test]
+fn every_flag_of_upstream_is_taken_with_its_variable_and_default() {
+    let root = options::prepare(Program::ArgocdAgent.command());
+    for line in include_str!("upstream-flags.txt").lines().filter(|line| !line.starts_with('#')) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [side, flag, variable, default] = fields[..] else { panic!("{line:?} has not four fields") };
+        let command = root.find_subcommand(side).unwrap();
+        let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag));
+        let arg = arg.unwrap_or_else(|| panic!("{side} does not take --{flag}"));
+        let ours = arg.get_env().map_or("-".to_owned(), |name| name.to_string_lossy().into_owned());
+        assert_eq!(ours, variable, "variable of {side} --{flag}");
+        let ours: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+        assert_eq!(
+            if ours.is_empty() { "-".into() } else { ours.join(",") },
+            default,
+            "default of {side} --{flag}"
+        );
+    }
+}
