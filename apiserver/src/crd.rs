@@ -1,5 +1,6 @@
 //! Custom resources: from their definitions in the store to what is served.
 
+use crate::discovery::version_rank;
 use crate::resource::{Cell, Column, NameRule, Resource, storage_name};
 use crate::schema::{Cause, Structural};
 use crate::status::{cause, invalid_value};
@@ -19,6 +20,8 @@ pub(crate) const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// What one version of a custom resource adds to the general rules.
 pub(crate) struct CustomVersion {
     pub(crate) schema: Option<Arc<Structural>>,
+    /// That of the version in which objects are stored, if it is another one.
+    pub(crate) storage_schema: Option<Arc<Structural>>,
     /// Fields that may be selected by.
     pub(crate) selectable: Vec<String>,
     /// The definition is going away: nothing new may be created.
@@ -96,20 +99,12 @@ fn custom(definition: &Value, version: &Value) -> Resource {
     let names = &definition["status"]["acceptedNames"];
     let (group, plural) = (string(&spec["group"]), string(&names["plural"]));
     let schema = &version["schema"]["openAPIV3Schema"];
-    let deprecation = (version["deprecated"] == true).then(|| {
-        version["deprecationWarning"].as_str().map_or_else(
-            || {
-                format!(
-                    "{group}/{} {} is deprecated",
-                    version["name"].as_str().unwrap_or_default(),
-                    names["kind"].as_str().unwrap_or_default()
-                )
-            },
-            ToOwned::to_owned,
-        )
-    });
+    let versions = spec["versions"].as_array().map_or(&[][..], Vec::as_slice);
+    let storage_version =
+        versions.iter().find(|other| other["storage"] == true && other["name"] != version["name"]);
     let behaviour = CustomVersion {
         schema: shared_schema(schema),
+        storage_schema: storage_version.and_then(|other| shared_schema(&other["schema"]["openAPIV3Schema"])),
         selectable: version["selectableFields"]
             .as_array()
             .into_iter()
@@ -117,7 +112,7 @@ fn custom(definition: &Value, version: &Value) -> Resource {
             .map(|field| string(&field["jsonPath"]))
             .collect(),
         terminating: object_meta::is_deleting(definition),
-        deprecation,
+        deprecation: deprecation(&group, versions, version, names["kind"].as_str().unwrap_or_default()),
     };
     let storage = storage_name(&group, &plural);
     let mut resource = Resource::base(
@@ -144,6 +139,28 @@ fn custom(definition: &Value, version: &Value) -> Resource {
     resource.names = NameRule::Subdomain;
     resource.columns = columns(version);
     resource
+}
+
+/// What to tell those who use a deprecated version.
+fn deprecation(group: &str, versions: &[Value], version: &Value, kind: &str) -> Option<String> {
+    if version["deprecated"] != true {
+        return None;
+    }
+    if let Some(text) = version["deprecationWarning"].as_str() {
+        return Some(text.to_owned());
+    }
+    let name = |version: &Value| string(&version["name"]);
+    let mut text = format!("{group}/{} {kind} is deprecated", name(version));
+    let better = versions
+        .iter()
+        .filter(|other| other["served"] == true && other["deprecated"] != true)
+        .map(name)
+        .max_by_key(|other| version_rank(other))
+        .filter(|other| version_rank(other) > version_rank(&name(version)));
+    if let Some(better) = better {
+        text.push_str(&format!("; use {group}/{better} {kind}"));
+    }
+    Some(text)
 }
 
 fn columns(version: &Value) -> Vec<Column> {

@@ -58,13 +58,13 @@ fn all(server: &Inner) -> Groups {
         }
     }
     for versions in groups.values_mut() {
-        versions.sort_by_key(|(version, _)| std::cmp::Reverse(rank(version)));
+        versions.sort_by_key(|(version, _)| std::cmp::Reverse(version_rank(version)));
     }
     groups
 }
 
 /// Stable before beta before alpha, newer before older, anything else last and by name.
-fn rank(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
+pub(crate) fn version_rank(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
     let parsed = || {
         let rest = version.strip_prefix('v')?;
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -329,7 +329,7 @@ mod tests {
     #[test]
     fn stable_versions_come_before_unstable_ones() {
         let mut versions = ["foo1", "v1alpha1", "v2", "v1beta2", "v10", "v1beta1", "v1"];
-        versions.sort_by_key(|v| std::cmp::Reverse(rank(v)));
+        versions.sort_by_key(|v| std::cmp::Reverse(version_rank(v)));
         assert_eq!(versions, ["v10", "v2", "v1", "v1beta2", "v1beta1", "v1alpha1", "foo1"]);
     }
 }

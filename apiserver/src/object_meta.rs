@@ -34,7 +34,12 @@ pub(crate) fn is_deleting(object: &Value) -> bool {
 pub(crate) fn normalise(object: &mut Value) -> Result<Vec<String>, String> {
     let Some(fields) = object.as_object_mut() else { return Err("the object is not a JSON object".into()) };
     let given = fields.get("metadata").cloned().unwrap_or(Value::Null);
-    let given = if given.is_null() { json!({}) } else { given };
+    let mut given = if given.is_null() { json!({}) } else { given };
+    for map in ["labels", "annotations"] {
+        // Null is the empty text there.
+        let values = given.get_mut(map).and_then(Value::as_object_mut).into_iter().flatten();
+        values.map(|(_, value)| value).filter(|value| value.is_null()).for_each(|value| *value = "".into());
+    }
     let typed: ObjectMeta = serde_json::from_value(given.clone()).map_err(|e| format!("metadata: {e}"))?;
     let mut clean = serde_json::to_value(typed).map_err(|e| format!("metadata: {e}"))?;
     let unknown = unknown_fields(&given, &clean, "metadata");
@@ -107,7 +112,7 @@ pub(crate) fn prepare_create(
     if meta.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !v.is_empty() && v != "0") {
         return Err(Failure::unknown("resourceVersion should not be set on objects to be created"));
     }
-    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
+    for field in ["resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         meta.remove(field);
     }
     let prefix = meta.get("generateName").and_then(Value::as_str).unwrap_or_default();

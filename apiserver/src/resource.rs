@@ -144,7 +144,8 @@ impl Resource {
             all.push("scale");
         }
         if self.status {
-            all.push("status");
+            // The order is that of discovery.
+            all.insert(if self.is_custom() { 0 } else { all.len() }, "status");
         }
         if self.group.is_empty() && self.plural == "namespaces" {
             all.push("finalize");

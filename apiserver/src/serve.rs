@@ -9,7 +9,7 @@ pub(crate) mod table;
 
 use crate::auth::User;
 use crate::discovery;
-use crate::resource::{Resource, Scale, Verbs};
+use crate::resource::{Behaviour, Resource, Scale, Verbs};
 use crate::status::{Failure, cause};
 use crate::write::{self, Answer, Call, DeleteOptions, FieldValidation, Part, Propagation, scale};
 use crate::{Inner, auth, builtin, review, watch};
@@ -82,6 +82,14 @@ fn refuse(failure: &Failure) -> Response<ResponseBody> {
     response
 }
 
+/// Adds a warning for the person in front of the client.
+fn warn(response: &mut Response<ResponseBody>, text: &str) {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        response.headers_mut().append(WARNING, value);
+    }
+}
+
 /// The path leads nowhere: as the API server has it, this is not a `Status`.
 fn nowhere() -> Response<ResponseBody> {
     full(404, "text/plain; charset=utf-8", "404 page not found\n")
@@ -127,7 +135,13 @@ impl Exchange<'_> {
         };
         let query = Query::parse(self.head.uri.query().unwrap_or_default())
             .ok_or_else(|| Failure::bad_request("the query cannot be decoded"))?;
-        self.resource(&resource, &path, &query, &user)
+        let mut response = self.resource(&resource, &path, &query, &user)?;
+        if let Behaviour::Custom(version) = &resource.behaviour
+            && let Some(text) = &version.deprecation
+        {
+            warn(&mut response, text);
+        }
+        Ok(response)
     }
 
     /// Documents about the server and what it serves.
@@ -291,10 +305,7 @@ impl Exchange<'_> {
     ) -> Result<Response<ResponseBody>, Failure> {
         let mut response = full(code, encoding.content_type(), negotiate::encode(encoding, json)?);
         for warning in warnings {
-            let quoted = warning.replace('\\', "\\\\").replace('"', "\\\"");
-            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-                response.headers_mut().append(WARNING, value);
-            }
+            warn(&mut response, warning);
         }
         Ok(response)
     }

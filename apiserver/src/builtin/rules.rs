@@ -240,7 +240,7 @@ fn check_data(object: &Value, fields: &[&str], causes: &mut Vec<Cause>) {
         }
     }
     if size > MIB {
-        let field = if fields.len() == 2 { "" } else { "data" };
+        let field = if fields.len() == 2 { "[]" } else { "data" };
         causes.push(cause(field, "FieldValueTooLong", format!("Too long: may not be more than {MIB} bytes")));
     }
 }

@@ -133,9 +133,13 @@ pub(crate) fn page(scope: &Scope<'_>, query: &Query) -> Result<Page, Failure> {
     let prefix = scope.prefix();
     let limit = match query.get("limit") {
         "" => 0,
-        text => text.parse::<i64>().ok().and_then(|n| usize::try_from(n).ok()).ok_or_else(|| {
-            Failure::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
-        })?,
+        text => {
+            let limit = text.parse::<i64>();
+            let limit = limit.map_err(|_| {
+                Failure::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+            })?;
+            usize::try_from(limit).unwrap_or(0)
+        }
     };
     // A list from the cache comes whole.
     let limit = if query.get("resourceVersion") == "0" { 0 } else { limit };

@@ -116,11 +116,26 @@ async fn versions_of_a_kind_show_the_same_objects() {
     let mut second = definition["spec"]["versions"][0].clone();
     second["name"] = "v2".into();
     second["storage"] = false.into();
+    second["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["shape"] =
+        json!({"type": "string"});
+    definition["spec"]["versions"][0]["deprecated"] = true.into();
     definition["spec"]["versions"].as_array_mut().unwrap().push(second);
     assert_eq!(post(&server, DEFINITIONS, definition).await.status, 201);
     post(&server, THINGS, thing("t", 1)).await;
     let other = get(&server, "/apis/example.com/v2/namespaces/default/things/t").await.body;
     assert_eq!((&other["apiVersion"], &other["spec"]["size"]), (&json!("example.com/v2"), &json!(1)));
+    // What the stored version does not know is not kept.
+    let mut round = thing("round", 1);
+    round["apiVersion"] = "example.com/v2".into();
+    round["spec"]["shape"] = "round".into();
+    let made = post(&server, "/apis/example.com/v2/namespaces/default/things", round).await;
+    assert_eq!((made.status.as_u16(), made.body["spec"].get("shape")), (201, None), "{}", made.body);
+    assert!(!made.headers.contains_key("warning"));
+    let old = get(&server, THINGS).await;
+    assert_eq!(
+        old.headers["warning"],
+        "299 - \"example.com/v1 Thing is deprecated; use example.com/v2 Thing\""
+    );
     let groups = get(&server, "/apis/example.com").await.body;
     assert_eq!(groups["preferredVersion"]["version"], "v2");
 }

@@ -99,6 +99,9 @@ impl Call<'_> {
                     unknown.extend(schema.prune(&mut object));
                     schema.default(&mut object);
                 }
+                if let Some(schema) = &version.storage_schema {
+                    schema.prune(&mut object);
+                }
             }
         }
         let mut warnings = Vec::new();
@@ -108,9 +111,6 @@ impl Call<'_> {
                 return Err(bad(format!("strict decoding error: {}", texts.join(", "))));
             }
             warnings = texts;
-        }
-        if let Behaviour::Custom(version) = &resource.behaviour {
-            warnings.extend(version.deprecation.clone());
         }
         if self.is_definition() {
             warnings.extend(crd::not_enforced(&object));
