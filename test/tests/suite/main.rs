@@ -4,4 +4,5 @@
 
 mod conformance;
 mod fleet;
+mod kube;
 mod managed;
