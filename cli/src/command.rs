@@ -94,7 +94,7 @@ fn log_settings(settings: &[Setting]) {
 }
 
 /// Prints the cipher suites that can be named in `--tls-ciphersuites`.
-fn print_cipher_suites() {
+fn print_cipher_suites() -> Result<(), Failure> {
     let mut table = Table::new(&["SUITE", "VERSION"]);
     for name in tls::cipher_suite_names() {
         let version = match tls::cipher_suite(&name) {
@@ -103,5 +103,5 @@ fn print_cipher_suites() {
         };
         table.row([name, version.to_owned()]);
     }
-    output::line(&table.render(output::colours_on_stdout()));
+    output::line(&table.render(output::colours_on_stdout()))
 }

@@ -16,6 +16,8 @@ pub(crate) enum Failure {
     Options(Problems),
     /// What the options point to is not there or not right, each with its remedy.
     Setup(Problems),
+    /// Nobody reads the output any more.
+    Unheard,
     /// The work could not be done.
     Work {
         /// What failed and why.
@@ -70,6 +72,7 @@ impl Failure {
                 complain(&problems.to_string());
                 ExitCode::from(2)
             }
+            Self::Unheard => ExitCode::FAILURE,
             Self::Setup(problems) => {
                 complain(&problems.to_string());
                 ExitCode::FAILURE

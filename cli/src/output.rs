@@ -2,17 +2,20 @@
 
 use std::io::{self, IsTerminal, Write};
 
-/// Prints data. A reader that went away (a closed pipe) ends the program as it would end `cat`.
-pub(crate) fn text(text: &str) {
+use crate::failure::Failure;
+
+/// Prints data. A reader that went away (a closed pipe) ends the work, without complaint.
+pub(crate) fn text(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    if stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(1);
-    }
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::Unheard,
+        _ => Failure::because("cannot write to stdout", &error),
+    })
 }
 
 /// Prints a line of data.
-pub(crate) fn line(line: &str) {
-    text(&format!("{line}\n"));
+pub(crate) fn line(line: &str) -> Result<(), Failure> {
+    text(&format!("{line}\n"))
 }
 
 /// Says something about what is going on.

@@ -54,8 +54,7 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
         options.validate()
     });
     if wants_suites {
-        print_cipher_suites();
-        return Ok(());
+        return print_cipher_suites();
     }
     let loaded = loaded?;
     let settings = loaded.value;

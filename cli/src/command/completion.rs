@@ -33,6 +33,5 @@ pub(super) fn run(mut root: Command, given: &ArgMatches) -> Result<(), Failure> 
     let program = root.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut root, program, &mut script);
-    output::text(&String::from_utf8_lossy(&script));
-    Ok(())
+    output::text(&String::from_utf8_lossy(&script))
 }

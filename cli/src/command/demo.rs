@@ -128,7 +128,7 @@ async fn act(options: &Options, fleet: &Fleet, ledger: &Arc<Ledger>, begin: Inst
     let differences = if converged { verify::differences(fleet).await? } else { ledger.outstanding() };
     let phases = Phases { started, connected, written, converged: begin.elapsed() };
     let summary = Summary::new(fleet, ledger, usize::from(options.apps), &phases, differences.is_empty());
-    output::line(&if options.json { summary.json() } else { summary.text() });
+    output::line(&if options.json { summary.json() } else { summary.text() })?;
     if differences.is_empty() {
         return Ok(());
     }

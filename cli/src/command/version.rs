@@ -39,6 +39,5 @@ pub(super) fn run(program: &str, command: &Command, given: &ArgMatches) -> Resul
         (false, Format::Json) => {
             json!({ "name": program, "version": version, "platform": format!("{os}/{arch}") }).to_string()
         }
-    });
-    Ok(())
+    })
 }

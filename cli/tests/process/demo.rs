@@ -4,6 +4,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use k8s_openapi::api::core::v1::Namespace;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
 use serde_json::Value;
 
 use crate::tiphys;
@@ -37,8 +40,8 @@ fn json_without_a_summary_is_refused() {
     assert_eq!(crate::run(&["demo", "--agents", "0"]).code, Some(2));
 }
 
-#[test]
-fn ctrl_c_ends_the_demo_and_leaves_nothing_behind() {
+#[tokio::test]
+async fn every_cluster_can_be_reached_and_ctrl_c_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = tiphys()
         .args(["demo", "--agents", "2", "--apps", "2"])
@@ -54,10 +57,36 @@ fn ctrl_c_ends_the_demo_and_leaves_nothing_behind() {
     }
     let kubeconfig = said.split_whitespace().find(|word| word.ends_with("/kubeconfig")).unwrap();
     let config: Value = serde_json::from_slice(&std::fs::read(kubeconfig).unwrap()).unwrap();
-    assert_eq!(config["contexts"].as_array().unwrap().len(), 3, "a context per cluster");
+    let contexts = config["contexts"].as_array().unwrap();
+    assert_eq!(contexts.len(), 3, "a context per cluster");
+    for context in contexts {
+        let options =
+            KubeConfigOptions { context: context["name"].as_str().map(str::to_owned), ..Default::default() };
+        let access = Kubeconfig::read_from(kubeconfig).unwrap();
+        let access = Config::from_custom_kubeconfig(access, &options).await.unwrap();
+        assert_eq!(access.default_namespace, "argocd");
+        let client = Client::try_from(access).unwrap();
+        // Over TLS, with the CA and the token of the file.
+        Api::<Namespace>::all(client).get("argocd").await.unwrap();
+    }
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(killed.success());
     lines.read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0), "{said}");
+    assert!(is_empty(folder.path()), "the temporary folder is still there");
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_the_demo_cleanly() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = tiphys()
+        .args(["demo", "--agents", "1", "--apps", "1"])
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(is_empty(folder.path()), "the temporary folder is still there");
 }

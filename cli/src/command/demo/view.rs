@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::applications;
 use super::fleet::Fleet;
@@ -23,7 +23,7 @@ const FRAME_LINES: usize = 5;
 /// Shows the fleet until it is dropped, changing an application now and then.
 pub(super) async fn show(change_every: Duration, fleet: &Fleet, ledger: &Ledger) -> Result<(), Failure> {
     tokio::select! {
-        never = draw(fleet, ledger) => match never {},
+        ended = draw(fleet, ledger) => ended,
         failed = change(change_every, fleet, ledger) => failed,
     }
 }
@@ -46,16 +46,15 @@ async fn change(every: Duration, fleet: &Fleet, ledger: &Ledger) -> Result<(), F
     }
 }
 
-async fn draw(fleet: &Fleet, ledger: &Ledger) -> std::convert::Infallible {
+async fn draw(fleet: &Fleet, ledger: &Ledger) -> Result<(), Failure> {
     let interactive = output::is_interactive();
     let mut ticks = interval(if interactive { FRAME } else { LINE });
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let begin = Instant::now();
     let mut drawn = 0;
     loop {
         ticks.tick().await;
         if !interactive {
-            output::line(&headline(fleet, ledger));
+            output::line(&headline(fleet, ledger))?;
             continue;
         }
         let rows =
@@ -69,8 +68,7 @@ async fn draw(fleet: &Fleet, ledger: &Ledger) -> std::convert::Infallible {
         // Back to where the last frame began, and over it.
         let back = if drawn == 0 { String::new() } else { format!("\u{1b}[{drawn}A\u{1b}[J") };
         drawn = frame.lines().count();
-        output::text(&format!("{back}{frame}"));
-        tracing::trace!(seconds = begin.elapsed().as_secs(), "drawn");
+        output::text(&format!("{back}{frame}"))?;
     }
 }
 
