@@ -13,6 +13,7 @@ mod auth;
 mod builtin;
 mod crd;
 mod discovery;
+mod expiry;
 mod jsonpath;
 mod listen;
 mod object_meta;
@@ -50,6 +51,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::task::{Context, Poll};
 use store::{Change, Key, Store, Window, Write};
 use tokio::time::Instant;
@@ -167,6 +169,8 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) tokens: BTreeMap<String, String>,
     pub(crate) version: VersionInfo,
+    /// Events created so far.
+    pub(crate) events: AtomicU32,
     registry: RwLock<Arc<crd::Registry>>,
     random: Mutex<fastrand::Rng>,
     start: Timestamp,
@@ -214,6 +218,7 @@ impl Inner {
             self.after_definition(change);
             return;
         }
+        expiry::after_write(self, &resource.storage, change);
         if let Behaviour::Custom(version) = &resource.behaviour
             && version.terminating
             && change.after.is_none()
@@ -331,6 +336,7 @@ impl ApiServer {
             store: Store::new(window, options.first_revision),
             tokens: options.tokens,
             version: options.version,
+            events: AtomicU32::new(0),
             registry: RwLock::default(),
             random: Mutex::new(options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)),
             start: options.start.unwrap_or_else(Timestamp::now),

@@ -25,7 +25,7 @@ impl Lines {
                 return Some(serde_json::from_str(&line).unwrap());
             }
             let frame =
-                tokio::time::timeout(Duration::from_secs(3600), self.body.next()).await.expect("no event")?;
+                tokio::time::timeout(Duration::from_secs(120), self.body.next()).await.expect("no event")?;
             self.buffer.push_str(std::str::from_utf8(frame.unwrap().data_ref().unwrap()).unwrap());
         }
     }
@@ -234,4 +234,81 @@ async fn ages_in_a_watched_table_are_those_of_the_moment() {
     merge(&server, &format!("{MAPS}/a"), json!({"data": {"k": "v"}})).await;
     // The columns are told once.
     assert_eq!(watch.next().await.unwrap()["object"]["columnDefinitions"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_lists_and_watches_among_many_writers_ends_with_the_same_state() {
+    use std::collections::BTreeMap;
+    let server = server();
+    let (started, mut starts) = tokio::sync::mpsc::channel(4);
+    let follow = |server: ApiServer, started: tokio::sync::mpsc::Sender<()>| async move {
+        let list = get(&server, MAPS).await.body;
+        let from = list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+        let item = |object: &Value| {
+            (object["metadata"]["name"].clone(), object["metadata"]["resourceVersion"].clone())
+        };
+        let mut view: BTreeMap<String, Value> = BTreeMap::new();
+        for object in list["items"].as_array().unwrap() {
+            let (name, revision) = item(object);
+            view.insert(name.as_str().unwrap().to_owned(), revision);
+        }
+        let mut watch = Lines::open(&server, &format!("{MAPS}?watch=true&resourceVersion={from}")).await;
+        started.send(()).await.unwrap();
+        loop {
+            let event = watch.next().await.expect("the watch has ended");
+            let (name, revision) = item(&event["object"]);
+            let name = name.as_str().unwrap().to_owned();
+            match event["type"].as_str().unwrap() {
+                "DELETED" if name == "the-end" => return view,
+                "DELETED" => view.remove(&name),
+                "ADDED" | "MODIFIED" => view.insert(name, revision),
+                other => panic!("{other}: {event}"),
+            };
+            view.remove("the-end");
+        }
+    };
+    let followers: Vec<_> = (0..4).map(|_| tokio::spawn(follow(server.clone(), started.clone()))).collect();
+    let writers: Vec<_> = (0..4)
+        .map(|writer: u64| {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let mut random = fastrand::Rng::with_seed(writer);
+                for step in 0..100 {
+                    let name = format!("m{}", random.u8(0..5));
+                    let path = format!("{MAPS}/{name}");
+                    let status = match random.u8(0..4) {
+                        0 => post(&server, MAPS, config_map(&name, json!({}))).await.status,
+                        1 => delete(&server, &path, Value::Null).await.status,
+                        _ => {
+                            merge(&server, &path, json!({"data": {"k": format!("{writer}-{step}")}}))
+                                .await
+                                .status
+                        }
+                    };
+                    assert!(matches!(status.as_u16(), 200 | 201 | 404 | 409), "{status}");
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let last = get(&server, MAPS).await.body;
+    for _ in &followers {
+        starts.recv().await.unwrap();
+    }
+    post(&server, MAPS, config_map("the-end", json!({}))).await;
+    let expected: BTreeMap<String, Value> = last["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| {
+            (o["metadata"]["name"].as_str().unwrap().to_owned(), o["metadata"]["resourceVersion"].clone())
+        })
+        .collect();
+    delete(&server, &format!("{MAPS}/the-end"), Value::Null).await;
+    for follower in followers {
+        let view = tokio::time::timeout(Duration::from_secs(60), follower).await.unwrap().unwrap();
+        assert_eq!(view, expected);
+    }
 }

@@ -276,3 +276,25 @@ async fn concurrent_patches_are_all_kept() {
     }
     assert_eq!(get(&server, &format!("{MAPS}/a")).await.body["data"].as_object().unwrap().len(), 20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn old_events_make_room_for_new_ones() {
+    let server = server();
+    let path = "/api/v1/namespaces/default/events";
+    let fill = async |from: u32| {
+        for n in from..from + 64 {
+            let body =
+                json!({"metadata": {"name": format!("e{n}")}, "involvedObject": {"namespace": "default"}});
+            assert_eq!(post(&server, path, body).await.status, 201);
+        }
+    };
+    let count = async || get(&server, path).await.body["items"].as_array().unwrap().len();
+    fill(0).await;
+    tokio::time::advance(std::time::Duration::from_secs(1800)).await;
+    fill(64).await;
+    assert_eq!(count().await, 128);
+    tokio::time::advance(std::time::Duration::from_secs(1900)).await;
+    fill(128).await;
+    assert_eq!(count().await, 128);
+    assert_eq!(get(&server, &format!("{path}/e0")).await.status, 404);
+}
