@@ -122,7 +122,7 @@ fn every_flag_of_upstream_is_taken_with_its_variable_and_default() {
         let command = root.find_subcommand(side).unwrap();
         let arg = command.get_arguments().find(|arg| arg.get_long() == Some(flag));
         let arg = arg.unwrap_or_else(|| panic!("{side} does not take --{flag}"));
-        let ours = arg.get_env().map_or("-".to_owned(), |name| name.to_string_lossy().into_owned());
+        let ours = arg.get_env().map_or_else(|| "-".to_owned(), |name| name.to_string_lossy().into_owned());
         assert_eq!(ours, variable, "variable of {side} --{flag}");
         let ours: Vec<_> = arg.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
         assert_eq!(
