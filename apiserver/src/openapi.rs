@@ -1,10 +1,11 @@
 //! What the server says about itself in OpenAPI: enough for `kubectl explain`, for `kubectl apply` to see which
 //! parameters are supported, and for clients that look up schemas by group, version and kind.
 //!
-//! Built-in kinds without a schema appear as objects with metadata and free fields. None of the documents
-//! announces strategic merge patches: a client that computes one needs to know how every list merges, which
-//! these schemas do not say, and kubectl then uses the table that is compiled into it.
+//! Built-in kinds whose fields nobody described appear as objects with metadata and free fields. None of the
+//! documents announces strategic merge patches: a client that computes one needs to know how every list merges,
+//! which these schemas do not say, and kubectl then uses the table that is compiled into it.
 
+mod builtin;
 mod meta;
 mod operation;
 
@@ -118,7 +119,8 @@ fn add_schemas(doc: &ResourceDoc, dialect: Dialect, schemas: &mut Map<String, Va
     let mut schema = match (&doc.schema, dialect) {
         (Some(schema), Dialect::V3) => schema.clone(),
         (Some(schema), Dialect::V2) => plain(schema),
-        (None, _) => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+        (None, _) => builtin::schema(&doc.group, &doc.kind)
+            .unwrap_or_else(|| json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})),
     };
     if let Value::Object(fields) = &mut schema {
         let properties = fields.entry("properties").or_insert_with(|| json!({}));

@@ -125,6 +125,18 @@ fn schemas_know_their_kind_and_the_real_metadata() {
 }
 
 #[test]
+fn built_in_kinds_can_be_looked_up() {
+    let document = v3_document("", "v1", &resources());
+    let secret = &document["components"]["schemas"]["io.k8s.api.core.v1.Secret"];
+    assert_eq!(
+        secret["properties"]["data"]["additionalProperties"],
+        json!({"type": "string", "format": "byte"})
+    );
+    assert!(secret["properties"]["metadata"]["allOf"].is_array());
+    assert!(!secret["description"].as_str().expect("words").is_empty());
+}
+
+#[test]
 fn the_older_dialect_drops_only_keywords_it_lacks() {
     let document = v2_document(&resources());
     let schema = &document["definitions"]["io.argoproj.v1alpha1.Application"];
