@@ -18,6 +18,8 @@ mod kubectl;
 mod lab;
 mod lists;
 mod namespaces;
+#[cfg(not(feature = "real-cluster"))]
+mod nonsense;
 mod patches;
 mod transcript;
 mod watches;
