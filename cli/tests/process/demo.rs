@@ -90,3 +90,16 @@ fn a_reader_that_goes_away_ends_the_demo_cleanly() {
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(is_empty(folder.path()), "the temporary folder is still there");
 }
+
+#[test]
+fn a_start_that_fails_is_explained_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_tiphys");
+    // Neither the soft nor the hard limit leaves room for so many clusters.
+    let script = format!("ulimit -n 64 && exec {program} demo --agents 200 --once");
+    let output = Command::new("sh").args(["-c", &script]).env("TMPDIR", folder.path()).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("remedy: allow more open files with ulimit -n"), "{stderr}");
+    assert!(is_empty(folder.path()), "the temporary folder is still there");
+}

@@ -83,13 +83,26 @@ impl Fleet {
             .prefix("tiphys-demo-")
             .tempdir()
             .map_err(|error| Failure::because("cannot make a temporary folder", &error))?;
-        let [mut agent_layer, mut principal_layer, mut server_layer] = <[Layer; 3]>::default();
+        let mut engine = Engine { folder, layers: Default::default() };
+        match Self::build(count, ledger, &mut engine).await {
+            Ok(fleet) => Ok((fleet, engine)),
+            Err(failure) => {
+                // What could not be finished is taken down in order too: without file descriptors, for one, the
+                // folder could not be removed before the sockets are closed.
+                engine.end().await;
+                Err(failure)
+            }
+        }
+    }
+
+    async fn build(count: usize, ledger: &Arc<Ledger>, engine: &mut Engine) -> Result<Self, Failure> {
+        let [agent_layer, principal_layer, server_layer] = &mut engine.layers;
         let width = count.to_string().len();
         let names: Vec<String> = (1..=count).map(|number| format!("cluster-{number:0width$}")).collect();
 
         let pki = Pki::new().await?;
         let token = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
-        let control = start_server(CONTROL_PLANE, &pki, &token, &mut server_layer).await?;
+        let control = start_server(CONTROL_PLANE, &pki, &token, server_layer).await?;
         for name in std::iter::once(NAMESPACE).chain(names.iter().map(String::as_str)) {
             create_namespace(&control.client, name).await?;
         }
@@ -99,7 +112,7 @@ impl Fleet {
             .map_err(|error| Failure::because("cannot create the project", &error))?;
 
         let registry = Registry::new();
-        let (principal, address) = start_principal(&control, &pki, &registry, &mut principal_layer).await?;
+        let (principal, address) = start_principal(&control, &pki, &registry, principal_layer).await?;
         let (observer, client) = (Arc::clone(ledger), control.client.clone());
         agent_layer.spawn(|stop| async move {
             argocd::observe(client, observer, stop).await;
@@ -109,9 +122,9 @@ impl Fleet {
         let mut clusters = Vec::new();
         let mut agents = Vec::new();
         for name in names {
-            let cluster = start_server(&name, &pki, &token, &mut server_layer).await?;
+            let cluster = start_server(&name, &pki, &token, server_layer).await?;
             create_namespace(&cluster.client, NAMESPACE).await?;
-            agents.push(start_agent(&cluster, address, &pki, &mut agent_layer)?);
+            agents.push(start_agent(&cluster, address, &pki, agent_layer)?);
             let (client, ledger) = (cluster.client.clone(), Arc::clone(ledger));
             agent_layer.spawn(|stop| async move {
                 argocd::play(name, client, NAMESPACE, ledger, stop).await;
@@ -120,10 +133,10 @@ impl Fleet {
             clusters.push(cluster);
         }
 
-        let kubeconfig = folder.path().join("kubeconfig");
+        let kubeconfig = engine.folder.path().join("kubeconfig");
         let fleet = Self { control, clusters, principal, agents, registry, kubeconfig };
         fleet.write_kubeconfig(pki.ca.certificate_pem(), &token)?;
-        Ok((fleet, Engine { folder, layers: [agent_layer, principal_layer, server_layer] }))
+        Ok(fleet)
     }
 
     fn write_kubeconfig(&self, ca: &str, token: &str) -> Result<(), Failure> {
