@@ -47,6 +47,7 @@ macro_rules! every_case {
             custom: status_is_written_through_its_subresource_only;
             custom: an_update_without_a_version_is_refused;
             custom: a_cluster_wide_kind_has_no_namespace;
+            custom: scale_is_read_and_written_through_its_subresource;
             definitions: a_definition_is_checked;
             definitions: a_definition_serves_its_kind_until_it_goes;
             deletion: a_plain_object_goes_at_once;

@@ -196,3 +196,27 @@ pub(crate) async fn a_cluster_wide_kind_has_no_namespace(lab: &mut Lab) {
     lab.get(&path).await.expect(404, "NotFound");
     lab.get(&format!("/apis/{GROUP}/v1/namespaces/{{ns}}/stamps")).await.expect(404, "");
 }
+
+pub(crate) async fn scale_is_read_and_written_through_its_subresource(lab: &mut Lab) {
+    let scaler = json!({"apiVersion": format!("{GROUP}/v1"), "kind": "Scaler", "metadata": {"name": "s"}, "spec": {"replicas": 2}});
+    lab.post("scalers", &scaler).await.created();
+    let status = json!({"status": {"replicas": 1, "selector": "app=s"}});
+    lab.patch("merge", "scalers/s/status", &status).await.ok();
+    let scale = lab.get("scalers/s/scale").await.ok();
+    assert_eq!(scale["kind"], "Scale");
+    assert_eq!(scale["spec"], json!({"replicas": 2}));
+    assert_eq!(scale["status"], json!({"replicas": 1, "selector": "app=s"}));
+    let mut more = scale.clone();
+    more["spec"]["replicas"] = json!(5);
+    lab.put("scalers/s/scale", &more).await.ok();
+    let whole = lab.get("scalers/s").await.ok();
+    assert_eq!(whole["spec"]["replicas"], 5);
+    assert_eq!(generation(&whole), 2);
+    more["spec"]["replicas"] = json!(6);
+    lab.put("scalers/s/scale", &more).await.expect(409, "Conflict");
+    let patched = lab.patch("merge", "scalers/s/scale", &json!({"spec": {"replicas": 3}})).await.ok();
+    assert_eq!(patched["spec"]["replicas"], 3);
+    lab.patch("merge", "scalers/s/scale", &json!({"spec": {"replicas": -1}})).await.expect(422, "Invalid");
+    lab.get("scalers/missing/scale").await.expect(404, "NotFound");
+    lab.get("gadgets/g/scale").await.expect(404, "NotFound");
+}

@@ -49,6 +49,8 @@ const KNOWN: &[Known] = &[
     known("random", "PATCH cm", "/body/message"),
     known("status_is_written_through_its_subresource_only", "gadgets/g/status", "/body/details"),
     known("status_is_written_through_its_subresource_only", "gadgets/g/status", "/body/message"),
+    known("scale_is_read_and_written_through_its_subresource", "PATCH scalers/s/scale", "/body/details"),
+    known("scale_is_read_and_written_through_its_subresource", "PATCH scalers/s/scale", "/body/message"),
     // Warnings about fields that were pruned.
     known("an_update_without_a_version_is_refused", "PUT gadgets/g", "/warnings"),
     known("status_is_written_through_its_subresource_only", "PUT gadgets/g/status", "/warnings"),

@@ -155,7 +155,7 @@ impl Lab {
             "leases" => ("/apis/coordination.k8s.io/v1".to_owned(), alias),
             "deployments" => ("/apis/apps/v1".to_owned(), alias),
             "applications" | "appprojects" => ("/apis/argoproj.io/v1alpha1".to_owned(), alias),
-            "gadgets" | "trinkets" => (format!("/apis/{GROUP}/v1"), alias),
+            "gadgets" | "trinkets" | "scalers" => (format!("/apis/{GROUP}/v1"), alias),
             "stamps" => return format!("/apis/{GROUP}/v1/stamps{rest}"),
             other => panic!("no such alias: {other}"),
         };
@@ -267,7 +267,7 @@ impl Lab {
                 let reply = guest.post(CRDS, &definition).await;
                 assert!(matches!(reply.code, 201 | 409), "{}", reply.body);
             }
-            for alias in ["gadgets", "trinkets", "stamps", "applications", "appprojects"] {
+            for alias in ["gadgets", "trinkets", "scalers", "stamps", "applications", "appprojects"] {
                 guest.eventually(alias, |reply| reply.code == 200).await;
             }
         })
@@ -490,7 +490,18 @@ fn definitions() -> Vec<Value> {
     });
     let trinket = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     let stamp = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {"ink": {"type": "string"}}}}});
+    let scaler = json!({"type": "object", "properties": {
+        "spec": {"type": "object", "properties": {"replicas": {"type": "integer", "minimum": 0}}},
+        "status": {"type": "object", "properties": {"replicas": {"type": "integer"}, "selector": {"type": "string"}}},
+    }});
+    let mut scalers = definition("scalers", "Scaler", "Namespaced", scaler, true);
+    scalers["spec"]["versions"][0]["subresources"]["scale"] = json!({
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    });
     vec![
+        scalers,
         definition("gadgets", "Gadget", "Namespaced", gadget, true),
         definition("trinkets", "Trinket", "Namespaced", trinket, false),
         definition("stamps", "Stamp", "Cluster", stamp, false),
