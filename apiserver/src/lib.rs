@@ -41,7 +41,7 @@ use http::{Request, Response};
 use jiff::Timestamp;
 use object_meta::Birth;
 use parking_lot::{Mutex, RwLock};
-use resource::{Behaviour, Resource};
+use resource::Resource;
 use serde_json::{Value, json};
 use serve::Arrival;
 use std::collections::BTreeMap;
@@ -219,10 +219,12 @@ impl Inner {
             return;
         }
         expiry::after_write(self, &resource.storage, change);
-        if let Behaviour::Custom(version) = &resource.behaviour
-            && version.terminating
-            && change.after.is_none()
-        {
+        // Asked anew: it may be terminating by now although it was not when the write began.
+        let terminating = || {
+            let present = self.find(&resource.group, &resource.version, &resource.plural);
+            present.is_some_and(|resource| resource.is_terminating())
+        };
+        if resource.is_custom() && change.after.is_none() && terminating() {
             self.finish_definition(&crd::definition_key(&resource.group, &resource.plural));
         }
     }
@@ -280,8 +282,17 @@ impl Inner {
         }
     }
 
+    /// Removes what was created while its definition went. Whoever creates after this finds no definition.
+    fn sweep(&self, storage: &str) {
+        let Ok(snapshot) = self.store.snapshot(storage, None) else { return };
+        for stored in snapshot.range(&format!("{storage}/"), None) {
+            // If it has changed, its creator is removing it.
+            let _ = self.store.commit(&stored.key, Some(stored.revision), Write::Remove);
+        }
+    }
+
     /// Lets a definition go if it is being deleted and nothing is left of it.
-    fn finish_definition(&self, key: &Key) {
+    pub(crate) fn finish_definition(&self, key: &Key) {
         while let Some(current) = self.store.get(key) {
             let mut value = current.to_value();
             let finalizers = object_meta::finalizers(&value);
@@ -309,6 +320,7 @@ impl Inner {
             };
             if self.store.commit(key, Some(current.revision), write).is_ok() {
                 self.refresh_registry();
+                self.sweep(&storage);
                 self.store.close(&storage);
                 return;
             }

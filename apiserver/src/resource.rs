@@ -137,6 +137,11 @@ impl Resource {
         matches!(self.behaviour, Behaviour::Custom(_))
     }
 
+    /// Its definition is going away.
+    pub(crate) fn is_terminating(&self) -> bool {
+        matches!(&self.behaviour, Behaviour::Custom(version) if version.terminating)
+    }
+
     /// Subresources by name.
     pub(crate) fn subresources(&self) -> Vec<&'static str> {
         let mut all = Vec::new();

@@ -77,15 +77,8 @@ impl Answer {
 
 /// POST.
 pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
-    if let Behaviour::Custom(version) = &call.resource.behaviour
-        && version.terminating
-    {
-        return Err(Failure::forbidden(
-            call.group(),
-            call.plural(),
-            object_meta::text(&body, "name"),
-            "create not allowed while custom resource definition is terminating",
-        ));
+    if call.resource.is_terminating() {
+        return Err(call.terminating(object_meta::text(&body, "name")));
     }
     let (body, warnings) = call.read(body, false)?;
     let given_name = !object_meta::text(&body, "name").is_empty();
@@ -112,6 +105,7 @@ pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
         match call.commit(&call.key(&name), None, Write::Put(content)) {
             Ok(change) => {
                 let Some(stored) = change.after else { break };
+                call.check_definition(&stored)?;
                 let mut answer = Answer::stored(201, &stored);
                 answer.warnings = warnings;
                 return Ok(answer);

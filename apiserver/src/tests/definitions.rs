@@ -228,3 +228,35 @@ async fn replicas_are_scaled_in_the_same_words_for_every_kind() {
         422
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_outlives_its_definition() {
+    let server = server();
+    for round in 0..20 {
+        server.install_crds(&thing_definition().to_string()).unwrap();
+        let creators: Vec<_> = (0..3)
+            .map(|creator| {
+                let server = server.clone();
+                tokio::spawn(async move {
+                    for n in 0.. {
+                        let made = post(&server, THINGS, thing(&format!("t{creator}-{n}"), 1)).await.status;
+                        if made == 404 {
+                            return n;
+                        }
+                        assert!(made == 201 || made == 403, "{made}");
+                    }
+                    0
+                })
+            })
+            .collect();
+        let path = format!("{DEFINITIONS}/things.example.com");
+        delete(&server, &path, Value::Null).await;
+        for creator in creators {
+            creator.await.unwrap();
+        }
+        assert_eq!(get(&server, &path).await.status, 404, "round {round}");
+        let snapshot = server.inner.store.snapshot("example.com/things", None).unwrap();
+        let left: Vec<&str> = snapshot.range("example.com/things/", None).map(|s| s.key.path()).collect();
+        assert!(left.is_empty(), "round {round}: {left:?}");
+    }
+}

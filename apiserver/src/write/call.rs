@@ -42,6 +42,31 @@ impl Call<'_> {
         self.resource.storage.as_ref() == crd::STORAGE
     }
 
+    /// Nothing new is taken while the definition goes.
+    pub(super) fn terminating(&self, name: &str) -> Failure {
+        let why = "create not allowed while custom resource definition is terminating";
+        Failure::forbidden(self.group(), self.plural(), name, why)
+    }
+
+    /// Takes a new custom resource back if its definition began to go in the meantime, since then nobody else
+    /// may have seen it.
+    pub(super) fn check_definition(&self, made: &Stored) -> Result<(), Failure> {
+        if !self.resource.is_custom() {
+            return Ok(());
+        }
+        let present = self.server.find(&self.resource.group, &self.resource.version, &self.resource.plural);
+        if present.as_ref().is_some_and(|resource| !resource.is_terminating()) {
+            return Ok(());
+        }
+        // If it is gone already, somebody did see it.
+        let _ = self.server.store.commit(&made.key, Some(made.revision), Write::Remove);
+        self.server.finish_definition(&crd::definition_key(&self.resource.group, &self.resource.plural));
+        Err(match present {
+            Some(_) => self.terminating(made.key.name()),
+            None => Failure::no_such_resource(),
+        })
+    }
+
     /// A stored object in the words of this version.
     pub(super) fn view(&self, stored: &Stored) -> Value {
         let value = stored.to_value();
