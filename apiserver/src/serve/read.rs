@@ -243,8 +243,7 @@ pub(crate) fn watch(
     let filter = scope.filter(query)?;
     let prefix = scope.prefix();
     let bookmarks = query.flag("allowWatchBookmarks").unwrap_or(false);
-    // Here the API server takes it as a failure of its own.
-    let asked = revision(query).map_err(|_| Failure::unknown(unparsable(query.get("resourceVersion"))))?;
+    let asked = revision(query)?;
     let send_initial = query.flag("sendInitialEvents");
     check_initial(query, send_initial)?;
     let current = scope.server.store.revision();
