@@ -76,19 +76,24 @@ pub(crate) struct Target {
 }
 
 /// Keeps a stream open until cancelled.
+///
+/// # Errors
+/// What keeps the principal from being trusted, or it from trusting us, if it does so from the start: then a person has to
+/// mend it. Once there was a stream, certificates may be amid a rotation, and everything is tried again.
 pub(crate) async fn keep(
     target: Target,
     side: Arc<Managed>,
     outbox: Arc<SharedOutbox>,
     connected: watch::Sender<bool>,
     cancel: CancellationToken,
-) {
+) -> Result<(), transport::Error> {
+    let mut was_connected = false;
     let mut backoff = Backoff::random(Schedule::default());
     loop {
         let began = tokio::time::Instant::now();
         let outcome = tokio::select! {
             biased;
-            () = cancel.cancelled() => return,
+            () = cancel.cancelled() => return Ok(()),
             outcome = session(&target, &side, &outbox, &connected, &cancel) => outcome,
         };
         let worked = if connected.send_replace(false) { began.elapsed() } else { Duration::ZERO };
@@ -99,13 +104,18 @@ pub(crate) async fn keep(
             metrics.auth_failures.with_label_values(&[&format!("{:?}", status.code())]).inc();
         }
         if cancel.is_cancelled() {
-            return;
+            return Ok(());
         }
+        let outcome = match outcome {
+            Error::Dial(error) if !was_connected && !error.is_transient() => return Err(error),
+            other => other,
+        };
+        was_connected |= !worked.is_zero();
         let pause = backoff.next_delay(worked);
         tracing::warn!(principal = %target.dial.host, reason = %outcome, retry_in = ?pause, "not connected");
         tokio::select! {
             biased;
-            () = cancel.cancelled() => return,
+            () = cancel.cancelled() => return Ok(()),
             () = tokio::time::sleep(pause) => {}
         }
     }

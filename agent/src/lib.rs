@@ -7,7 +7,7 @@
 //! stream ══▶ handler ─▶ mirror ─▶ reconcile ─▶ backend
 //! ```
 //!
-//! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], and [`run`] works until it is cancelled.
+//! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], and [`Agent::run`] works until it is cancelled.
 
 mod connection;
 mod handler;
@@ -27,7 +27,7 @@ pub enum Error {
     /// Two metrics of one name.
     #[error("cannot register metrics: {0}")]
     Metrics(#[from] prometheus::Error),
-    /// The mode is not served yet.
-    #[error("--agent-mode autonomous is not served yet; use --agent-mode managed")]
-    Autonomous,
+    /// The principal was never reached, and trying again would not help.
+    #[error("cannot reach the principal: {0}")]
+    Unreachable(#[source] tiphys_shared::wire::transport::Error),
 }

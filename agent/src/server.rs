@@ -118,7 +118,7 @@ impl Agent {
     /// waited for.
     ///
     /// # Errors
-    /// [`Error`] if it cannot begin.
+    /// [`Error`] if it cannot begin, or if the principal and it do not trust each other from the start.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
         let Self { config, connected, synced, outbox } = self;
         let metrics = Arc::new(Metrics::new(&config.registry)?);
@@ -167,6 +167,7 @@ impl Agent {
                 reconciler.mend(stop, log).await;
             });
         }
+        let mut kept = Ok(());
         tokio::select! {
             biased;
             () = cancel.cancelled() => {}
@@ -196,7 +197,7 @@ impl Agent {
                     max_message_size: config.max_message_size,
                     heartbeat: config.heartbeat,
                 };
-                connection::keep(target, side, outbox, connected, cancel.clone()).await;
+                kept = connection::keep(target, side, outbox, connected, cancel.clone()).await;
             }
         }
         stop.cancel();
@@ -204,6 +205,6 @@ impl Agent {
         if tokio::time::timeout(DRAIN, tasks.wait()).await.is_err() {
             tracing::warn!(tasks = tasks.len(), "some tasks did not end in time");
         }
-        Ok(())
+        kept.map_err(Error::Unreachable)
     }
 }

@@ -6,5 +6,4 @@ pub mod clock;
 pub mod metrics;
 pub mod options;
 pub mod readiness;
-pub mod tasks;
 pub mod telemetry;

@@ -38,6 +38,7 @@ pub(crate) struct EventStreamService {
 
 impl EventStreamService {
     async fn session(
+        agents: Arc<Agents>,
         side: Arc<ManagedAgent>,
         session: SessionHandle,
         features: Features,
@@ -61,6 +62,7 @@ impl EventStreamService {
             side.metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
         }
         let newest = session.end();
+        side.metrics.connected_agents.set(i64::try_from(agents.connected()).unwrap_or(i64::MAX));
         tracing::info!(agent = %agent.name, %since, reason = %end, replaced = !newest, "agent's stream ended");
     }
 }
@@ -80,6 +82,7 @@ impl EventStream for EventStreamService {
         let offered = request.metadata().get(METADATA_KEY).and_then(|value| value.to_str().ok());
         let features = offered.map(Features::parse);
         let session = self.agents.connect(&subject.agent, &self.shutdown, clock::now());
+        self.metrics.connected_agents.set(i64::try_from(self.agents.connected()).unwrap_or(i64::MAX));
         self.metrics.agent_connections.with_label_values(&[subject.agent.as_str()]).inc();
         tracing::info!(agent = %subject.agent, mode = %subject.mode, tiphys = features.is_some(), "agent connected");
 
@@ -92,7 +95,8 @@ impl EventStream for EventStreamService {
         });
         let (outgoing, mut messages) = mpsc::channel(OUTGOING);
         let confirmed = features.clone().unwrap_or_default();
-        self.tasks.spawn(Self::session(side, session, confirmed, request.into_inner(), outgoing));
+        let agents = Arc::clone(&self.agents);
+        self.tasks.spawn(Self::session(agents, side, session, confirmed, request.into_inner(), outgoing));
         let stream =
             futures::stream::poll_fn(move |context| messages.poll_recv(context).map(|next| next.map(Ok)));
         let mut response = Response::new(Box::pin(stream) as Self::SubscribeStream);

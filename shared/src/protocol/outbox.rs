@@ -137,6 +137,8 @@ impl<T> Entry<T> {
                 None if self.delete.is_some() => {}
                 None => self.state = Some((value, created)),
             },
+            // So has what it was to do.
+            Item::Operation(_) | Item::Terminate(_) if self.delete.is_some() => {}
             Item::Operation(value) => _ = self.operation.get_or_insert(value),
             Item::Terminate(value) => _ = self.terminate.get_or_insert(value),
             Item::Request(value) => _ = self.request.get_or_insert(value),

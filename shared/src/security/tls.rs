@@ -5,7 +5,6 @@
 //! Nothing here touches rustls' process-wide default provider, and no session is ever resumed: a resumed
 //! session would not look at the peer's certificate again, so that a replaced CA would not be noticed.
 
-mod files;
 mod policy;
 mod verify;
 
@@ -19,7 +18,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-pub use self::files::{Files, watch_files};
 pub use self::policy::{Alpn, ClientCertificate, Policy, Version, cipher_suite, cipher_suite_names};
 use super::pki;
 use super::secret::Secret;
@@ -86,14 +84,6 @@ pub enum Error {
     /// rustls refused the combination.
     #[error("tls configuration refused: {0}")]
     Refused(String),
-    /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: String,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 /// Certificates and key as issuers write them: PEM text.

@@ -26,7 +26,7 @@ use tiphys_shared::wire::transport::DialOptions;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long anything may take before a test gives up. Nothing waits for it when all is well.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use kube::core::DynamicObject;
 use serde_json::json;
@@ -9,12 +10,16 @@ use tiphys_apiserver::ApiServer;
 use tiphys_shared::kube::backend::{Backend, Decision, Done};
 use tiphys_shared::kube::informer::{Change, Informer, Scope};
 use tiphys_shared::kube::kinds;
+use tiphys_shared::kube::material::{Place, Places, Reader};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Kind, Object, ResourceKey};
+use tiphys_shared::process::clock;
+use tiphys_shared::security::pki::Ca;
+use tiphys_shared::security::tls::{Material, Policy, ServerTls};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::fleet::{Cluster, Fleet, application, delete, merge};
+use super::fleet::{Cluster, DAY, Fleet, application, delete, merge};
 
 fn server() -> ApiServer {
     match Cluster::embedded() {
@@ -203,4 +208,63 @@ async fn a_backend_writes_nothing_when_nothing_changes_and_decides_again_on_what
     let gone = |existing: Option<&Object>| existing.map_or(Decision::Nothing, |_| Decision::Delete);
     assert_eq!(backend.reconcile(&key("a"), Some(object), gone).await.unwrap(), Done::Deleted);
     assert_eq!(backend.reconcile(&key("a"), None, gone).await.unwrap(), Done::Unchanged);
+}
+
+#[tokio::test]
+async fn certificates_are_taken_up_as_soon_as_their_secret_changes_and_bad_ones_are_not() {
+    let server = server();
+    let secrets: Api<Secret> = Api::namespaced(server.client(), "default");
+    let ca = Ca::generate("test", clock::now(), DAY).unwrap();
+    let content = |material: &Material| -> Secret {
+        serde_json::from_value(json!({
+            "metadata": {"name": "tls"},
+            "stringData": {
+                "tls.crt": String::from_utf8(material.chain.clone()).unwrap(),
+                "tls.key": material.key.expose_str().unwrap(),
+                "ca.crt": ca.certificate_pem(),
+            },
+        }))
+        .unwrap()
+    };
+    let issue = |name: &str| ca.issue_server(&[name], clock::now(), DAY).unwrap();
+    secrets.create(&PostParams::default(), &content(&issue("first"))).await.unwrap();
+    let place = |keys| Some(Place::Secret { name: "tls".to_owned(), keys });
+    let places = Places { chain: place(&["tls.crt"]), key: place(&["tls.key"]), ca: place(&["ca.crt"]) };
+    let reader = Reader { client: server.client(), namespace: "default".to_owned() };
+    let known = reader.read_all(&places).await.unwrap();
+    let tls = ServerTls::new(&known, Policy::default()).unwrap();
+    let (sender, mut replaced) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let replace = move |material: &Material| {
+                let outcome = tls.replace(material);
+                sender
+                    .send(format!("{} {}", material.leaf().unwrap().unwrap().subject, outcome.is_ok()))
+                    .unwrap();
+                outcome
+            };
+            reader.keep_current(places, known, stop, replace).await;
+        }
+    });
+    let put = async |secret: Secret| {
+        let data = serde_json::to_value(&secret).unwrap()["stringData"].clone();
+        let patch = kube::api::Patch::Merge(json!({"stringData": data}));
+        secrets.patch("tls", &Default::default(), &patch).await.unwrap();
+    };
+    let second = issue("second");
+    put(content(&second)).await;
+    assert_eq!(hear(&mut replaced).await, "CN=second true");
+    put(content(&Material { key: issue("other").key, ..issue("third") })).await;
+    assert_eq!(hear(&mut replaced).await, "CN=third false");
+    put(content(&issue("fourth"))).await;
+    assert_eq!(hear(&mut replaced).await, "CN=fourth true");
+    stop.cancel();
+    keeping.await.unwrap();
+
+    let missing = Place::Secret { name: "nowhere".to_owned(), keys: &["tls.crt"] };
+    let problem =
+        Reader { client: server.client(), namespace: "default".to_owned() }.read(&missing).await.unwrap_err();
+    assert!(problem.what.contains("nowhere") && problem.remedy.contains("tls.crt"), "{problem}");
 }

@@ -256,6 +256,22 @@ fn an_operation_outlives_later_states_and_follows_the_first() {
 }
 
 #[test]
+fn an_operation_dies_with_its_resource_also_when_it_was_in_flight() {
+    let mut outbox = Outbox::new();
+    let now = Instant::now();
+    outbox.operate(key(1), value(1));
+    let (sent, item) = outbox.next(now).unwrap();
+    outbox.sent(sent, item, id("operation"), now);
+    outbox.remove(key(1), value(1));
+    outbox.reconnected();
+    let (sent, item) = outbox.next(now).unwrap();
+    assert_eq!(item, Item::Delete(value(1)));
+    outbox.sent(sent, item, id("delete"), now);
+    outbox.acked(&id("delete"));
+    assert!(outbox.is_empty(), "the operation came back");
+}
+
+#[test]
 fn waits_between_attempts_grow_to_two_minutes() {
     let waits: Vec<u64> = (1..6).map(|attempt| resend_after(attempt).as_secs()).collect();
     assert_eq!(waits, [5, 20, 80, 120, 120]);

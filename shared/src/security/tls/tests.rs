@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::security::pki::Ca;
@@ -179,51 +178,6 @@ async fn suites_have_their_go_names_and_must_fit_the_versions() {
 
     let error = cipher_suite("TLS_RSA_WITH_RC4_128_SHA").unwrap_err().to_string();
     assert!(error.contains("TLS_AES_128_GCM_SHA256"), "{error}");
-}
-
-#[tokio::test]
-async fn changed_files_are_used_and_broken_ones_are_not() {
-    let (old, new) = (ca(), ca());
-    let dir = tempfile::tempdir().unwrap();
-    let write = |material: &Material| {
-        std::fs::write(dir.path().join("tls.crt"), &material.chain).unwrap();
-        std::fs::write(dir.path().join("tls.key"), material.key.expose()).unwrap();
-    };
-    write(&server(&old));
-    let files =
-        Files { chain: Some(dir.path().join("tls.crt")), key: Some(dir.path().join("tls.key")), ca: None };
-    let first = files.read().await.unwrap();
-    let tls = ServerTls::new(&first, Policy::default()).unwrap();
-    let stop = CancellationToken::new();
-    let (seen, mut replaced) = tokio::sync::mpsc::unbounded_channel();
-    let watching = tokio::spawn(watch_files(files, first, Duration::from_millis(5), stop.clone(), {
-        let tls = tls.clone();
-        move |material| {
-            let result = tls.replace(material);
-            seen.send(result.is_ok()).unwrap();
-            result
-        }
-    }));
-    std::fs::write(dir.path().join("tls.key"), "half a k").unwrap();
-    assert!(!replaced.recv().await.unwrap());
-    let trust_old =
-        ClientTls::new(&Material::ca_only(old.certificate_pem()), Policy::default(), false).unwrap();
-    shake(&tls, &trust_old).await.unwrap();
-
-    write(&server(&new));
-    while !replaced.recv().await.unwrap() {}
-    let trust_new =
-        ClientTls::new(&Material::ca_only(new.certificate_pem()), Policy::default(), false).unwrap();
-    shake(&tls, &trust_new).await.unwrap();
-    stop.cancel();
-    watching.await.unwrap();
-}
-
-#[tokio::test]
-async fn a_file_that_is_not_there_is_named() {
-    let files = Files { chain: Some("/nonexistent/tls.crt".into()), ..Files::default() };
-    let error = files.read().await.unwrap_err().to_string();
-    assert!(error.contains("/nonexistent/tls.crt"), "{error}");
 }
 
 #[test]
