@@ -272,7 +272,7 @@ async fn a_missing_secret_ends_the_process_and_is_named_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_trusts_another_ca_says_so_and_goes_on_trying() {
+async fn an_agent_that_trusts_another_ca_ends_and_names_the_cause_and_the_remedy() {
     let stage = stage().await;
     let (_principal, port) = stage.principal();
     let other = Ca::generate("somebody else", clock::now(), DAY).unwrap();
@@ -280,10 +280,9 @@ async fn an_agent_that_trusts_another_ca_says_so_and_goes_on_trying() {
     let file = stage.folder.join("other.crt");
     std::fs::write(&file, other.certificate_pem()).unwrap();
     let mut agent = stage.agent(&port, &["--root-ca-path", file.to_str().unwrap()]);
-    let line = agent.wait_for("not connected");
-    assert!(line.contains("certificate"), "{line}");
-    agent.signal("-TERM");
-    assert_eq!(agent.exit_code(), Some(0));
+    let line = agent.wait_for("error:");
+    assert!(line.contains("unknown ca") && line.contains("give this side the ca that signed it"), "{line}");
+    assert_eq!(agent.exit_code(), Some(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

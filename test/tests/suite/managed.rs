@@ -12,6 +12,8 @@ use super::fleet::{Fleet, application, delete, merge, revision, source_uid};
 mod faults;
 #[cfg(not(feature = "real-cluster"))]
 mod hostile;
+#[cfg(not(feature = "real-cluster"))]
+mod login;
 
 /// The promises that hold on any API server.
 pub(crate) async fn an_application_appears_rewritten_and_its_status_comes_back(fleet: &Fleet, agent: &str) {
