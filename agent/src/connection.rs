@@ -218,7 +218,7 @@ async fn authenticate(target: &Target, channel: Channel) -> Result<String, Error
 /// Keeps the numbers of listed resources up to date.
 pub(crate) async fn count(
     metrics: Arc<Metrics>,
-    stores: crate::reconcile::Stores,
+    stores: tiphys_shared::kube::informer::Stores,
     cancel: CancellationToken,
 ) {
     let mut tick = tokio::time::interval(Duration::from_secs(5));

@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tiphys_shared::kube::backend::{Backend, Decision, Done, Error};
-use tiphys_shared::kube::informer::Store;
-use tiphys_shared::model::{Kind, Object, ResourceKey};
+use tiphys_shared::kube::informer::Stores;
+use tiphys_shared::model::{Object, ResourceKey};
 use tiphys_shared::protocol::mirror::Mirror;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -20,30 +20,6 @@ use crate::handler::ownership::{self, Policy};
 
 /// How many resources are mended at once.
 const WORKERS: usize = 8;
-
-/// The copies of what this cluster holds.
-#[derive(Clone, Debug)]
-pub(crate) struct Stores {
-    pub(crate) applications: Store,
-    pub(crate) projects: Store,
-    pub(crate) repositories: Store,
-}
-
-impl Stores {
-    pub(crate) fn of(&self, kind: Kind) -> &Store {
-        match kind {
-            Kind::Application => &self.applications,
-            Kind::AppProject => &self.projects,
-            Kind::Repository => &self.repositories,
-        }
-    }
-
-    pub(crate) async fn synced(&self) {
-        for kind in Kind::ALL {
-            self.of(kind).synced().await;
-        }
-    }
-}
 
 /// Reconciles.
 #[derive(Debug)]

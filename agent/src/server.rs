@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use tiphys_shared::kube::backend::{Backend, Done};
-use tiphys_shared::kube::informer::{Informer, Scope};
+use tiphys_shared::kube::informer::{Informer, Scope, Stores};
 use tiphys_shared::model::Kind;
 use tiphys_shared::model::argocd::label;
 use tiphys_shared::process::options::NamePattern;
@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::options::{AdoptionPolicy, MismatchPolicy};
 use crate::outbound::Outbound;
-use crate::reconcile::{Reconciler, Stores};
+use crate::reconcile::Reconciler;
 
 /// How long tasks get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);

@@ -8,7 +8,7 @@ pub(crate) mod projection;
 
 use std::sync::Arc;
 
-use tiphys_shared::kube::informer::{Change, Store};
+use tiphys_shared::kube::informer::{Change, Stores};
 use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{
@@ -20,30 +20,6 @@ use tiphys_shared::wire::pump::{Outgoing, resource_ids};
 use self::mapping::{Mapping, project_of_repository};
 use crate::agents::{Agent, Agents};
 use crate::metrics::{Metrics, Verb};
-
-/// The copies of what the control plane holds.
-#[derive(Clone, Debug)]
-pub(crate) struct Stores {
-    pub(crate) applications: Store,
-    pub(crate) projects: Store,
-    pub(crate) repositories: Store,
-}
-
-impl Stores {
-    pub(crate) fn of(&self, kind: Kind) -> &Store {
-        match kind {
-            Kind::Application => &self.applications,
-            Kind::AppProject => &self.projects,
-            Kind::Repository => &self.repositories,
-        }
-    }
-
-    pub(crate) async fn synced(&self) {
-        for kind in Kind::ALL {
-            self.of(kind).synced().await;
-        }
-    }
-}
 
 /// Fills outboxes.
 #[derive(Debug)]

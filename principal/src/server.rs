@@ -9,7 +9,7 @@ use tiphys_proto::auth::authentication_server::AuthenticationServer;
 use tiphys_proto::event_stream::event_stream_server::EventStreamServer;
 use tiphys_proto::version::version_server::VersionServer;
 use tiphys_shared::kube::backend::Backend;
-use tiphys_shared::kube::informer::{Informer, Scope};
+use tiphys_shared::kube::informer::{Informer, Scope, Stores};
 use tiphys_shared::model::Kind;
 use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::security::passwords::Passwords;
@@ -31,8 +31,8 @@ use crate::grpc::gate::Gate;
 use crate::grpc::version::VersionService;
 use crate::identity;
 use crate::metrics::Metrics;
+use crate::outbound::Outbound;
 use crate::outbound::mapping::Mapping;
-use crate::outbound::{Outbound, Stores};
 
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);

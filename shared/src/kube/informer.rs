@@ -121,6 +121,35 @@ impl Store {
     }
 }
 
+/// The copies of everything that is synchronised, on one side.
+#[derive(Clone, Debug)]
+pub struct Stores {
+    /// Applications.
+    pub applications: Store,
+    /// AppProjects.
+    pub projects: Store,
+    /// Repositories and their credentials.
+    pub repositories: Store,
+}
+
+impl Stores {
+    /// The copies of one kind.
+    pub fn of(&self, kind: Kind) -> &Store {
+        match kind {
+            Kind::Application => &self.applications,
+            Kind::AppProject => &self.projects,
+            Kind::Repository => &self.repositories,
+        }
+    }
+
+    /// Waits for the first list of every kind. Ends, too, when the informers do.
+    pub async fn synced(&self) {
+        for kind in Kind::ALL {
+            self.of(kind).synced().await;
+        }
+    }
+}
+
 /// What an informer watches.
 #[derive(Clone, Debug)]
 pub struct Scope {
