@@ -25,8 +25,8 @@ pub use server::{Agent, Config, Handle};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Two metrics of one name.
-    #[error("cannot register metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Metrics(#[from] tiphys_shared::process::metrics::Error),
     /// The principal was never reached, and trying again would not help.
     #[error("cannot reach the principal: {0}")]
     Unreachable(#[source] tiphys_shared::wire::transport::Error),

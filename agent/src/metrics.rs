@@ -5,8 +5,9 @@ use std::time::Duration;
 use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use tiphys_shared::model::{Event, Kind, Target};
+use tiphys_shared::model::{Event, Kind};
 use tiphys_shared::process::clock;
+use tiphys_shared::process::metrics::{Error, register};
 
 /// The agent's metrics.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     /// Registers everything in `registry`.
-    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, Error> {
         let counter = |name: &str, help: &str| register(registry, IntCounter::new(name, help)?);
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
@@ -114,32 +115,16 @@ impl Metrics {
         self.events_received.inc();
         if let Some(sent) = event.sent_at {
             let latency = clock::now().duration_since(sent).as_secs_f64().max(0.0);
-            self.propagation_latency.with_label_values(&[label(&event.target)]).observe(latency);
+            self.propagation_latency.with_label_values(&[event.target.label()]).observe(latency);
         }
     }
 
     /// Notes how long an event took, and what became of it.
     pub(crate) fn processed(&self, status: &str, event: &Event, took: Duration) {
-        let target = label(&event.target);
+        let target = event.target.label();
         self.processing_time.with_label_values(&[status, "managed", target]).observe(took.as_secs_f64());
         if status == "fail" {
             self.errors.with_label_values(&[target]).inc();
         }
     }
-}
-
-/// Targets that a peer made up share one label: a peer cannot make the registry grow.
-fn label(target: &Target) -> &str {
-    match target {
-        Target::Unknown(_) => "unknown",
-        known => known.as_str(),
-    }
-}
-
-fn register<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }

@@ -1,8 +1,9 @@
 //! The pages for machines that watch over the process: metrics and health.
 
 use http::StatusCode;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::Registry;
 use tiphys_shared::process::admin::{Page, Pages, Server};
+use tiphys_shared::process::metrics;
 use tiphys_shared::process::options::Listen;
 use tokio_util::sync::CancellationToken;
 
@@ -22,27 +23,7 @@ pub(crate) async fn listen(option: &str, listen: Option<&Listen>) -> Result<Opti
 
 /// A registry that has the process's own figures.
 pub(crate) fn registry() -> Result<Registry, Failure> {
-    let registry = Registry::new();
-    #[cfg(target_os = "linux")]
-    registry
-        .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
-        .map_err(|error| Failure::because("cannot register metrics", &error))?;
-    Ok(registry)
-}
-
-/// `/metrics`.
-pub(crate) fn metrics(registry: Registry) -> Pages {
-    Pages::new().page("/metrics", move || {
-        let mut text = Vec::new();
-        match TextEncoder::new().encode(&registry.gather(), &mut text) {
-            Ok(()) => Page {
-                status: StatusCode::OK,
-                content_type: prometheus::TEXT_FORMAT,
-                body: String::from_utf8_lossy(&text).into_owned(),
-            },
-            Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-        }
-    })
+    metrics::registry().map_err(|error| Failure::because("cannot register metrics", &error))
 }
 
 /// A page that answers 200 while `obstacle` names none.

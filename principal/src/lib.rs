@@ -46,8 +46,8 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// Two metrics of one name.
-    #[error("cannot register metrics: {0}")]
-    Metrics(#[from] prometheus::Error),
+    #[error(transparent)]
+    Metrics(#[from] tiphys_shared::process::metrics::Error),
     /// The gRPC server failed.
     #[error("the grpc server failed: {0}")]
     Serve(#[source] tonic::transport::Error),

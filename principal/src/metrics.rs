@@ -6,6 +6,7 @@ use prometheus::{
     CounterVec, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 use tiphys_shared::model::{AgentName, Kind, Target};
+use tiphys_shared::process::metrics::{Error, register};
 
 /// The principal's metrics.
 #[derive(Debug)]
@@ -41,8 +42,8 @@ struct Lifecycle {
 
 impl Metrics {
     /// Registers everything in `registry`.
-    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let lifecycle = |resource: &str| -> Result<Lifecycle, prometheus::Error> {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, Error> {
+        let lifecycle = |resource: &str| -> Result<Lifecycle, Error> {
             let counter = |verb: &str| {
                 register(
                     registry,
@@ -137,26 +138,10 @@ impl Metrics {
     /// Notes how long an event took, and what became of it.
     pub(crate) fn processed(&self, status: &str, agent: &AgentName, target: &Target, took: Duration) {
         self.processing_time
-            .with_label_values(&[status, agent.as_str(), label(target)])
+            .with_label_values(&[status, agent.as_str(), target.label()])
             .observe(took.as_secs_f64());
         if status == "fail" {
-            self.errors.with_label_values(&[label(target)]).inc();
+            self.errors.with_label_values(&[target.label()]).inc();
         }
     }
-}
-
-/// Targets that a peer made up share one label: a peer cannot make the registry grow.
-fn label(target: &Target) -> &str {
-    match target {
-        Target::Unknown(_) => "unknown",
-        known => known.as_str(),
-    }
-}
-
-fn register<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(collector.clone()))?;
-    Ok(collector)
 }

@@ -82,7 +82,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failur
         .page("/livez", || admin::check(|| None))
         .page("/healthz", move || admin::check(&not_connected))
         .page("/readyz", move || admin::check(&not_ready));
-    let admin = admin::serve((metrics, admin::metrics(registry)), (health, pages), stop.clone());
+    let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
     tokio::select! {
         result = agent.run(stop.clone()) => {
             result.map_err(|error| Failure::because("the agent cannot run", &error))

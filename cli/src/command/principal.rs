@@ -76,7 +76,7 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failur
         .page("/healthz", || admin::check(|| None))
         .page("/livez", || admin::check(|| None))
         .page("/readyz", move || admin::check(&not_ready));
-    let admin = admin::serve((metrics, admin::metrics(registry)), (health, pages), stop.clone());
+    let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
     let readiness = async {
         handle.ready().await;
         is_ready.store(true, Relaxed);

@@ -158,6 +158,16 @@ words! {
     }
 }
 
+impl Target {
+    /// The word on the wire, but one word for all that a peer made up: it cannot make a set of labels grow.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Unknown(_) => "unknown",
+            known => known.as_str(),
+        }
+    }
+}
+
 words! {
     /// What an event says: the `type` attribute without its prefix.
     EventKind, Verb: "A type without the prefix: the HTTP method of a resource request.", {

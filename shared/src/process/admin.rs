@@ -14,12 +14,13 @@ use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::metrics::{self, Registry};
+use super::metrics;
 use super::readiness::Readiness;
 
 /// How many clients are served at once; probes and one or two scrapers are what is expected.
@@ -86,7 +87,7 @@ impl Pages {
     /// `/metrics`.
     #[must_use]
     pub fn metrics(self, registry: Registry) -> Self {
-        self.page("/metrics", move || match registry.render() {
+        self.page("/metrics", move || match metrics::render(&registry) {
             Ok(body) => Page { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body },
             Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         })

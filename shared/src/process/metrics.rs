@@ -1,18 +1,18 @@
-//! Counters, gauges and histograms under names of our choice, in Prometheus' text form.
+//! Metrics under names of our choice, in Prometheus' text form.
 
 use prometheus::core::Collector;
-use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, TextEncoder,
-};
+use prometheus::{Encoder as _, Registry, TextEncoder};
 
-/// The content type of [`Registry::render`].
+/// The content type of what [`render`] makes.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
 /// Why a metric does not exist.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name is taken or not a name.
+    /// The name is not a name.
+    #[error("cannot make a metric: {0}")]
+    Make(#[from] prometheus::Error),
+    /// The name is taken.
     #[error("cannot register metric {name}: {source}")]
     Register {
         /// Which one.
@@ -22,110 +22,58 @@ pub enum Error {
     },
     /// The values could not be written.
     #[error("cannot render metrics: {0}")]
-    Render(prometheus::Error),
+    Render(#[source] prometheus::Error),
 }
 
-/// The metrics of one process, or of one of several in one process. Clones share them.
-#[derive(Clone, Debug)]
-pub struct Registry {
-    inner: prometheus::Registry,
+/// A registry with the process's own metrics (`process_resident_memory_bytes` and the like).
+///
+/// # Errors
+/// [`Error::Register`].
+pub fn registry() -> Result<Registry, Error> {
+    let registry = Registry::new();
+    #[cfg(target_os = "linux")]
+    add(&registry, Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(registry)
 }
 
-impl Registry {
-    /// With the process's own metrics (`process_resident_memory_bytes` and the like).
-    pub fn new() -> Result<Self, Error> {
-        let registry = Self::empty();
-        #[cfg(target_os = "linux")]
-        registry.register("process", prometheus::process_collector::ProcessCollector::for_self())?;
-        Ok(registry)
-    }
+/// Adds a collector, and returns it for use.
+///
+/// # Errors
+/// [`Error::Register`] if its name is taken.
+pub fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, Error> {
+    add(registry, Box::new(collector.clone()))?;
+    Ok(collector)
+}
 
-    /// Without any metrics: for the second and further sides that run in one process.
-    pub fn empty() -> Self {
-        Self { inner: prometheus::Registry::new() }
-    }
+fn add(registry: &Registry, collector: Box<dyn Collector>) -> Result<(), Error> {
+    let name = collector.desc().first().map(|desc| desc.fq_name.clone()).unwrap_or_default();
+    registry.register(collector).map_err(|source| Error::Register { name, source })
+}
 
-    /// Adds a collector that was made elsewhere.
-    pub fn register<C: Collector + 'static>(&self, name: &str, collector: C) -> Result<(), Error> {
-        self.inner
-            .register(Box::new(collector))
-            .map_err(|source| Error::Register { name: name.into(), source })
-    }
-
-    fn add<C: Collector + Clone + 'static>(
-        &self,
-        name: &str,
-        made: Result<C, prometheus::Error>,
-    ) -> Result<C, Error> {
-        let collector = made.map_err(|source| Error::Register { name: name.into(), source })?;
-        self.register(name, collector.clone())?;
-        Ok(collector)
-    }
-
-    /// A counter.
-    pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter, Error> {
-        self.add(name, IntCounter::new(name, help))
-    }
-
-    /// Counters told apart by labels.
-    pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, Error> {
-        self.add(name, IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    /// A gauge of whole numbers.
-    pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, Error> {
-        self.add(name, IntGauge::new(name, help))
-    }
-
-    /// Gauges of whole numbers told apart by labels.
-    pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, Error> {
-        self.add(name, IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    /// A gauge of fractions.
-    pub fn float_gauge(&self, name: &str, help: &str) -> Result<Gauge, Error> {
-        self.add(name, Gauge::new(name, help))
-    }
-
-    /// Gauges of fractions told apart by labels.
-    pub fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<GaugeVec, Error> {
-        self.add(name, GaugeVec::new(Opts::new(name, help), labels))
-    }
-
-    /// A histogram with upper bounds `buckets`.
-    pub fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Result<Histogram, Error> {
-        self.add(name, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
-    }
-
-    /// Histograms told apart by labels.
-    pub fn histograms(
-        &self,
-        name: &str,
-        help: &str,
-        buckets: &[f64],
-        labels: &[&str],
-    ) -> Result<HistogramVec, Error> {
-        self.add(name, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
-    }
-
-    /// All values of this moment as text.
-    pub fn render(&self) -> Result<String, Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.inner.gather(), &mut text).map_err(Error::Render)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
-    }
+/// All values of this moment as text.
+///
+/// # Errors
+/// [`Error::Render`].
+pub fn render(registry: &Registry) -> Result<String, Error> {
+    let mut text = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut text).map_err(Error::Render)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts};
+
     use super::*;
 
     #[test]
     fn names_are_written_as_they_were_given() {
-        let registry = Registry::new().unwrap();
-        registry.counter("principal_events_received", "events").unwrap().inc_by(3);
-        registry.counters("principal_errors", "errors", &["kind"]).unwrap().with_label_values(&["x"]).inc();
-        let text = registry.render().unwrap();
+        let registry = registry().unwrap();
+        let events = IntCounter::new("principal_events_received", "events").unwrap();
+        register(&registry, events).unwrap().inc_by(3);
+        let errors = IntCounterVec::new(Opts::new("principal_errors", "errors"), &["kind"]).unwrap();
+        register(&registry, errors).unwrap().with_label_values(&["x"]).inc();
+        let text = render(&registry).unwrap();
         assert!(text.contains("\nprincipal_events_received 3\n"), "{text}");
         assert!(text.contains("principal_errors{kind=\"x\"} 1\n"), "{text}");
         assert!(text.contains("process_resident_memory_bytes"), "{text}");
@@ -133,9 +81,10 @@ mod tests {
 
     #[test]
     fn a_name_that_is_taken_is_an_error_that_names_it() {
-        let registry = Registry::empty();
-        registry.gauge("twice", "x").unwrap();
-        let error = registry.gauge("twice", "x").unwrap_err().to_string();
+        let registry = Registry::new();
+        let gauge = || IntGauge::new("twice", "x").unwrap();
+        register(&registry, gauge()).unwrap();
+        let error = register(&registry, gauge()).unwrap_err().to_string();
         assert!(error.contains("twice"), "{error}");
     }
 }

@@ -25,8 +25,9 @@ async fn start(pages: Pages) -> (SocketAddr, CancellationToken, tokio::task::Joi
 #[tokio::test]
 async fn metrics_and_health_are_served_with_reasons() {
     let (live, ready) = (Readiness::new(), Readiness::new());
-    let registry = Registry::new().unwrap();
-    registry.counter("agent_events_sent", "events").unwrap().inc();
+    let registry = metrics::registry().unwrap();
+    let sent = prometheus::IntCounter::new("agent_events_sent", "events").unwrap();
+    metrics::register(&registry, sent).unwrap().inc();
     let guard = ready.guard("informer applications");
     let (address, stop, running) = start(Pages::new().metrics(registry).health(live, ready)).await;
 
