@@ -37,7 +37,7 @@ pub(crate) struct Definition {
 }
 
 /// Everything served that is not built in.
-#[derive(Default)]
+#[derive(Default, Clone)]
 pub(crate) struct Registry {
     definitions: BTreeMap<String, Arc<Definition>>,
 }
@@ -51,6 +51,16 @@ impl Registry {
     /// Served resources in the order of their definitions' names.
     pub(crate) fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
         self.definitions.values().flat_map(|d| d.resources.iter())
+    }
+
+    /// The definition of this name, as it is served.
+    pub(crate) fn definition(&self, name: &str) -> Option<&Arc<Definition>> {
+        self.definitions.get(name)
+    }
+
+    /// Serves what another server has already read from the same definition.
+    pub(crate) fn adopt(&mut self, name: &str, revision: u64, resources: Vec<Arc<Resource>>) {
+        self.definitions.insert(name.to_owned(), Arc::new(Definition { revision, resources }));
     }
 
     /// The registry that fits the definitions now in the store; what did not change is kept.

@@ -12,6 +12,7 @@
 mod auth;
 mod builtin;
 mod crd;
+mod definitions;
 mod discovery;
 mod expiry;
 mod jsonpath;
@@ -33,6 +34,7 @@ mod yaml;
 #[cfg(test)]
 mod tests;
 
+pub use definitions::Definitions;
 pub use listen::{Bound, Error as ListenError};
 pub use serve::ResponseBody;
 
@@ -40,7 +42,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use jiff::Timestamp;
 use object_meta::Birth;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use resource::Resource;
 use serde_json::{Value, json};
 use serve::Arrival;
@@ -102,8 +104,8 @@ pub struct Options {
     pub tokens: BTreeMap<String, String>,
     /// What `/version` tells.
     pub version: VersionInfo,
-    /// Makes uids and generated names repeatable.
-    pub seed: Option<u64>,
+    /// Custom resources that are served from the start. Read once, they cost next to nothing per server.
+    pub definitions: Definitions,
     /// The time at which the server starts, if not now. From there it follows tokio's clock.
     pub start: Option<Timestamp>,
     /// The revision to count from. A server that takes the place of another starts above its revisions, so
@@ -119,7 +121,7 @@ impl fmt::Debug for Options {
             .field("window_bytes", &self.window_bytes)
             .field("users", &self.tokens.values())
             .field("version", &self.version)
-            .field("seed", &self.seed)
+            .field("definitions", &self.definitions)
             .field("start", &self.start)
             .field("first_revision", &self.first_revision)
             .finish()
@@ -133,7 +135,7 @@ impl Default for Options {
             window_bytes: 4 * 1024 * 1024,
             tokens: BTreeMap::new(),
             version: VersionInfo::default(),
-            seed: None,
+            definitions: Definitions::default(),
             start: None,
             first_revision: 1,
         }
@@ -172,7 +174,6 @@ pub(crate) struct Inner {
     /// Events created so far.
     pub(crate) events: AtomicU32,
     registry: RwLock<Arc<crd::Registry>>,
-    random: Mutex<fastrand::Rng>,
     start: Timestamp,
     started: Instant,
 }
@@ -184,18 +185,10 @@ impl Inner {
         self.start.checked_add(elapsed).unwrap_or(self.start)
     }
 
-    /// A number below `limit`.
-    pub(crate) fn random(&self, limit: u64) -> u64 {
-        self.random.lock().u64(0..limit.max(1))
-    }
-
     pub(crate) fn birth<'a>(&self, namespace: &'a str) -> Birth<'a> {
         const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        let mut random = self.random.lock();
-        let bytes = random.u128(..).to_be_bytes();
-        let uid = uuid::Builder::from_random_bytes(bytes).into_uuid().to_string();
-        let suffix = (0..5).map(|_| char::from(random.choice(SUFFIX).copied().unwrap_or(b'x'))).collect();
-        Birth { now: self.now(), uid, suffix, namespace }
+        let suffix = (0..5).map(|_| char::from(fastrand::choice(SUFFIX).copied().unwrap_or(b'x'))).collect();
+        Birth { now: self.now(), uid: new_uid(), suffix, namespace }
     }
 
     pub(crate) fn registry(&self) -> Arc<crd::Registry> {
@@ -205,6 +198,10 @@ impl Inner {
     /// A resource that is served.
     pub(crate) fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
         builtin::find(group, version, plural).or_else(|| self.registry.read().find(group, version, plural))
+    }
+
+    pub(crate) fn adopt(&self, registry: crd::Registry) {
+        *self.registry.write() = Arc::new(registry);
     }
 
     fn refresh_registry(&self) {
@@ -328,6 +325,14 @@ impl Inner {
     }
 }
 
+/// A random UUID.
+///
+/// Like every random choice here it comes from the generator of the thread, so that whoever seeds that and
+/// keeps to one thread gets the same cluster again.
+pub(crate) fn new_uid() -> String {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid().to_string()
+}
+
 /// An API server. Clones are handles to the same one.
 #[derive(Clone)]
 pub struct ApiServer {
@@ -341,7 +346,7 @@ impl fmt::Debug for ApiServer {
 }
 
 impl ApiServer {
-    /// A server with nothing in it but the namespaces that every cluster has.
+    /// A server with nothing in it but the namespaces that every cluster has, and the definitions given.
     pub fn new(options: Options) -> Self {
         let window = Window { changes: options.window, bytes: options.window_bytes };
         let inner = Arc::new(Inner {
@@ -350,7 +355,6 @@ impl ApiServer {
             version: options.version,
             events: AtomicU32::new(0),
             registry: RwLock::default(),
-            random: Mutex::new(options.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed)),
             start: options.start.unwrap_or_else(Timestamp::now),
             started: Instant::now(),
         });
@@ -361,6 +365,7 @@ impl ApiServer {
                 tracing::error!(namespace = name, message = failure.message, "not created");
             }
         }
+        options.definitions.install(&server.inner);
         server
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -260,7 +260,7 @@ pub(crate) enum Pull {
 struct State {
     revision: u64,
     objects: OrdMap<Arc<str>, Arc<Stored>>,
-    rings: HashMap<Box<str>, Ring>,
+    rings: BTreeMap<Box<str>, Ring>,
     /// Floor of rings that do not exist yet.
     floor: u64,
 }
@@ -291,7 +291,7 @@ impl Store {
             state: Mutex::new(State {
                 revision,
                 objects: OrdMap::new(),
-                rings: HashMap::new(),
+                rings: BTreeMap::new(),
                 floor: if revision > 1 { revision } else { 0 },
             }),
         }

@@ -4,6 +4,7 @@ mod definitions;
 mod deletion;
 mod histories;
 mod lists;
+mod repeatable;
 mod sockets;
 mod watches;
 mod writes;
@@ -16,7 +17,8 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 fn server() -> ApiServer {
-    ApiServer::new(Options { seed: Some(7), ..Options::default() })
+    fastrand::seed(7);
+    ApiServer::new(Options::default())
 }
 
 /// An answer, read whole.

@@ -272,7 +272,7 @@ pub(crate) fn watch(
         mark_initial: send_initial == Some(true),
         position,
         bookmarks,
-        timeout: timeout(scope.server, query)?,
+        timeout: timeout(query)?,
         form,
         shutdown,
     })
@@ -312,9 +312,9 @@ fn check_initial(query: &Query, send_initial: Option<bool>) -> Result<(), Failur
     }
 }
 
-fn timeout(server: &Inner, query: &Query) -> Result<Duration, Failure> {
+fn timeout(query: &Query) -> Result<Duration, Failure> {
     match query.get("timeoutSeconds") {
-        "" | "0" => Ok(Duration::from_secs(WATCH_AT_LEAST + server.random(WATCH_AT_LEAST))),
+        "" | "0" => Ok(Duration::from_secs(WATCH_AT_LEAST + fastrand::u64(0..WATCH_AT_LEAST))),
         text => text
             .parse()
             .map(Duration::from_secs)
