@@ -1,33 +1,36 @@
-//! What the principal says to a managed agent, checked and carried out.
+//! What the principal says, checked and carried out.
 
-pub(crate) mod ownership;
+mod autonomous;
+pub(crate) mod localise;
+mod managed;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tiphys_shared::kube::backend::{Decision, Error};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tiphys_shared::kube::backend::Error;
+use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::event::Payload;
+use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, Target};
-use tiphys_shared::protocol::mirror::Wanted;
+use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
 use tiphys_shared::protocol::outbox::{Item, Key};
+use tiphys_shared::protocol::ownership::{self, Decision};
+use tiphys_shared::protocol::resync::exchange::{Query, Report};
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
 
-use crate::metrics::Metrics;
-use crate::namespaces::Namespaces;
 use crate::outbound::Outbound;
-use crate::reconcile::Reconciler;
 
 /// How long a write is tried before the principal is left to say it again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A managed agent's side of the stream.
+/// This cluster's side of the stream.
 #[derive(Debug)]
-pub(crate) struct Managed {
-    pub(crate) reconciler: Arc<Reconciler>,
+pub(crate) struct ClusterSide {
     pub(crate) outbound: Arc<Outbound>,
-    pub(crate) namespaces: Namespaces,
-    pub(crate) metrics: Arc<Metrics>,
+    /// Mean pause between two comparisons with a Tiphys principal.
+    pub(crate) resync_interval: Option<Duration>,
 }
 
 /// Events of one lane are handled in order.
@@ -37,115 +40,69 @@ pub(crate) enum Lane {
     Other,
 }
 
-impl Managed {
+impl ClusterSide {
     async fn dispatch(&self, event: &Event) -> Outcome {
-        let principal = event.principal_uid.as_deref();
-        match (Kind::of_target(&event.target), &event.kind, &event.payload) {
-            (Some(kind), EventKind::Create | EventKind::SpecUpdate, Payload::Object(object)) => {
-                self.resource(kind, object, principal).await
+        match (&event.target, &event.kind, &event.payload) {
+            (Target::Heartbeat, _, _) => Outcome::Done,
+            (Target::Application, EventKind::SetOperation, Payload::Object(object)) => {
+                self.operation(object, |existing| {
+                    let request = object.annotation(annotation::OPERATION_REQUESTED);
+                    let operation = object.field("operation").unwrap_or(&Value::Null);
+                    match operation {
+                        Value::Null => Decision::Nothing,
+                        operation => ownership::set_operation(existing, operation, request),
+                    }
+                })
+                .await
             }
-            (Some(kind), EventKind::Delete, Payload::Object(object)) => self.gone(kind, object).await,
-            (Some(Kind::Application), EventKind::SetOperation, Payload::Object(object)) => {
-                self.operation(object, ownership::set_operation).await
-            }
-            (Some(Kind::Application), EventKind::TerminateOperation, Payload::Object(object)) => {
+            (Target::Application, EventKind::TerminateOperation, Payload::Object(object)) => {
                 self.operation(object, ownership::terminate_operation).await
             }
-            _ => self.request(event),
+            (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
+                self.document(document, |query: Query| self.outbound.answer(&query))
+            }
+            (Target::ResourceResync, EventKind::ResyncReport, Payload::Document(document)) => {
+                self.document(document, |report: Report| self.outbound.judge(&report))
+            }
+            _ => match self.outbound.mode {
+                Mode::Managed => self.managed(event).await,
+                Mode::Autonomous => self.autonomous(event).await,
+            },
         }
     }
 
-    fn request(&self, event: &Event) -> Outcome {
-        match (&event.target, &event.kind, &event.payload) {
-            (Target::ResourceResync, EventKind::RequestResourceResync, _) => {
-                self.outbound.request_resync();
+    fn document<T: DeserializeOwned>(&self, document: &Value, then: impl FnOnce(T)) -> Outcome {
+        match T::deserialize(document) {
+            Ok(read) => {
+                then(read);
                 Outcome::Done
             }
-            (Target::ResourceResync, EventKind::ResponseSyncedResource, Payload::SyncedResource(named)) => {
-                if let Some(kind) = Kind::parse(&named.kind)
-                    && let Ok(key) = self.namespaces.key(kind, &named.namespace, &named.name)
-                {
-                    let held = self.reconciler.stores.of(kind).get(&key);
-                    self.outbound.request_update(&key, held.as_deref());
-                }
-                Outcome::Done
-            }
-            (Target::Heartbeat, _, _) => Outcome::Done,
-            (target, kind, _) => {
-                Outcome::Refused(format!("a managed agent does not take {kind} of {target}"))
-            }
+            Err(error) => Outcome::Refused(format!("not a comparison that this version knows: {error}")),
         }
     }
 
+    /// The resource here that an event of the principal is about.
     fn key(&self, kind: Kind, object: &Object) -> Result<ResourceKey, Outcome> {
-        self.namespaces
+        self.outbound
+            .namespaces
             .key(kind, object.namespace(), object.name())
             .map_err(|error| Outcome::Refused(error.to_string()))
     }
 
-    async fn resource(&self, kind: Kind, incoming: &Object, principal_uid: Option<&str>) -> Outcome {
-        if incoming.is_deleting() {
-            return self.gone(kind, incoming).await;
-        }
-        let key = match self.key(kind, incoming) {
-            Ok(key) => key,
-            Err(outcome) => return outcome,
-        };
-        let local = Arc::new(ownership::localise(kind, incoming, &key.namespace, principal_uid));
-        let existing = self.reconciler.stores.of(kind).get(&key);
-        if ownership::refuses_adoption(existing.as_deref(), &local, self.reconciler.policy()) {
-            let reason = "an object of this name is there already, and the adoption policy is never: delete it there, \
-                          or allow its adoption";
-            self.outbound.report_failure(&key, reason);
-            return Outcome::Refused(reason.to_owned());
-        }
-        self.reconciler.mirror.lock().accept(key.clone(), Wanted::Present(local));
-        self.reconcile(&key).await
-    }
-
-    async fn gone(&self, kind: Kind, incoming: &Object) -> Outcome {
-        let key = match self.key(kind, incoming) {
-            Ok(key) => key,
-            Err(outcome) => return outcome,
-        };
-        let life = incoming.origin();
-        {
-            let mut mirror = self.reconciler.mirror.lock();
-            // Word of the end of an earlier life does not end the present one.
-            let present = match mirror.get(&key) {
-                Some(Wanted::Present(wanted)) => wanted.source_uid(),
-                _ => None,
-            };
-            if present.is_none_or(|present| present == life) {
-                mirror.accept(key.clone(), Wanted::Absent(life.clone()));
-            }
-        }
-        let outcome = self.reconcile(&key).await;
-        let is_here = self
-            .reconciler
-            .stores
-            .of(kind)
-            .get(&key)
-            .is_some_and(|object| object.source_uid().as_ref() == Some(&life));
-        if outcome == Outcome::Done && !is_here {
-            self.outbound.report_absent(&key, life);
-        }
-        outcome
-    }
-
-    async fn operation(
-        &self,
-        incoming: &Object,
-        decide: impl Fn(Option<&Object>, &Object) -> Result<Decision, String>,
-    ) -> Outcome {
+    async fn operation(&self, incoming: &Object, decide: impl Fn(&Object) -> Decision) -> Outcome {
         let key = match self.key(Kind::Application, incoming) {
             Ok(key) => key,
             Err(outcome) => return outcome,
         };
+        self.act(&key, incoming, decide).await
+    }
+
+    /// Acts on the Application that the principal speaks of, if this is that one.
+    async fn act(&self, key: &ResourceKey, of: &Object, decide: impl Fn(&Object) -> Decision) -> Outcome {
         let refusal = parking_lot::Mutex::new(None);
         let done = persist(PATIENCE, Error::is_transient, || {
-            self.reconciler.act(&key, |existing| match decide(existing, incoming) {
-                Ok(decision) => decision,
+            self.outbound.reconciler.act(key, |existing| match self.meant(existing, of) {
+                Ok(existing) => decide(existing),
                 Err(reason) => {
                     *refusal.lock() = Some(reason);
                     Decision::Nothing
@@ -155,21 +112,20 @@ impl Managed {
         .await;
         match (done, refusal.into_inner()) {
             (Err(error), _) => failed(&error),
-            (Ok(_), Some(reason)) => Outcome::Refused(reason),
+            (Ok(_), Some(reason)) => Outcome::Refused(reason.to_owned()),
             (Ok(_), None) => Outcome::Done,
         }
     }
 
-    async fn reconcile(&self, key: &ResourceKey) -> Outcome {
-        match persist(PATIENCE, Error::is_transient, || self.reconciler.reconcile(key)).await {
-            Ok(_) => Outcome::Done,
-            Err(error) => {
-                if !error.is_transient() {
-                    self.outbound.report_failure(key, &error.to_string());
-                }
-                failed(&error)
-            }
-        }
+    /// A managed cluster acts on the copy of the principal's Application only; an autonomous one on the original that the
+    /// principal's copy says to be of. A Go principal's copy may not say that.
+    fn meant<'a>(&self, existing: Option<&'a Object>, of: &Object) -> Result<&'a Object, &'static str> {
+        let existing = existing.ok_or("the application is not here")?;
+        let same = match self.outbound.mode {
+            Mode::Managed => existing.source_uid() == Some(of.origin()),
+            Mode::Autonomous => of.source_uid().is_none_or(|life| life.0 == existing.uid()),
+        };
+        if same { Ok(existing) } else { Err("the application here is not the one that is meant") }
     }
 }
 
@@ -177,12 +133,24 @@ fn failed(error: &Error) -> Outcome {
     if error.is_transient() { Outcome::Later(error.to_string()) } else { Outcome::Refused(error.to_string()) }
 }
 
-impl Side for Managed {
+impl Side for ClusterSide {
     type Lane = Lane;
 
-    fn on_open(&self) {
-        // What was asked on the stream before is forgotten with it, answered or not.
-        self.outbound.request_resync();
+    fn on_open(&self) {}
+
+    fn compare(&self, peer: &Features) -> Option<Duration> {
+        if !peer.has(Feature::Resync) {
+            self.outbound.compare_by_list();
+            return None;
+        }
+        match self.outbound.mode {
+            Mode::Managed => {
+                self.outbound.report_sum();
+                self.resync_interval.map(tiphys_shared::process::backoff::jittered)
+            }
+            // The principal holds the copies, and begins.
+            Mode::Autonomous => None,
+        }
     }
 
     fn render(&self, key: &Key, item: &Item<Outgoing>) -> Option<Event> {
@@ -206,16 +174,16 @@ impl Side for Managed {
             Outcome::Refused(_) => "discarded",
             Outcome::Later(_) => "fail",
         };
-        self.metrics.processed(status, &event, began.elapsed());
+        self.outbound.metrics.processed(status, self.outbound.mode, &event, began.elapsed());
         outcome
     }
 
     fn on_sent(&self, _event: &Event) {
-        self.metrics.events_sent.inc();
+        self.outbound.metrics.events_sent.inc();
     }
 
     fn on_received(&self, event: &Event) {
-        self.metrics.received(event);
+        self.outbound.metrics.received(event);
     }
 
     fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>) {
@@ -228,6 +196,6 @@ impl Side for Managed {
     fn on_refused(&self, event: Option<&Event>, reason: &str) {
         let event_id = event.map(|event| event.id.to_string()).unwrap_or_default();
         tracing::warn!(event_id, reason, "refused an event");
-        self.metrics.errors.with_label_values(&["refused"]).inc();
+        self.outbound.metrics.errors.with_label_values(&["refused"]).inc();
     }
 }

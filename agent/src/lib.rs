@@ -4,18 +4,17 @@
 //! informer ─▶ outbound ─▶ outbox ══▶ stream
 //!                │ what left the wanted state
 //!                ▼
-//! stream ══▶ handler ─▶ mirror ─▶ reconcile ─▶ backend
+//! stream ══▶ handler ─▶ mirror ─▶ reconciler ─▶ backend
 //! ```
 //!
 //! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], and [`Agent::run`] works until it is cancelled.
 
-mod connection;
+pub mod connection;
 mod handler;
 mod metrics;
 mod namespaces;
 pub mod options;
 mod outbound;
-mod reconcile;
 mod server;
 pub mod setup;
 

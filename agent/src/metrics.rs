@@ -5,7 +5,7 @@ use std::time::Duration;
 use prometheus::{
     Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
 };
-use tiphys_shared::model::{Event, Kind};
+use tiphys_shared::model::{Event, Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::metrics::{Error, register};
 
@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     pub(crate) auth_failures: IntCounterVec,
     pub(crate) events_sent: IntCounter,
     pub(crate) errors: IntCounterVec,
+    pub(crate) resync_rounds: IntCounter,
+    pub(crate) resync_repaired: IntCounter,
     events_received: IntCounter,
     processing_time: HistogramVec,
     propagation_latency: HistogramVec,
@@ -68,6 +70,14 @@ impl Metrics {
                 "agent_errors",
                 "Number of events that could not be handled",
                 &["resource_type"],
+            )?,
+            resync_rounds: counter(
+                "tiphys_agent_resync_rounds_total",
+                "Number of comparisons of what is held here that were begun with the principal",
+            )?,
+            resync_repaired: counter(
+                "tiphys_agent_resync_repaired_total",
+                "Number of resources that a comparison found to differ at the principal, and that were sent again",
             )?,
             events_received: counter(
                 "agent_events_received",
@@ -120,9 +130,9 @@ impl Metrics {
     }
 
     /// Notes how long an event took, and what became of it.
-    pub(crate) fn processed(&self, status: &str, event: &Event, took: Duration) {
+    pub(crate) fn processed(&self, status: &str, mode: Mode, event: &Event, took: Duration) {
         let target = event.target.label();
-        self.processing_time.with_label_values(&[status, "managed", target]).observe(took.as_secs_f64());
+        self.processing_time.with_label_values(&[status, mode.as_str(), target]).observe(took.as_secs_f64());
         if status == "fail" {
             self.errors.with_label_values(&[target]).inc();
         }

@@ -10,8 +10,9 @@ use tiphys_shared::process::options::{
     self, ConfigFile, HostPort, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem,
     Problems,
 };
+use tiphys_shared::protocol::ownership::{AdoptionPolicy, MismatchPolicy, Policy};
 use tiphys_shared::security::passwords::{self, Credentials};
-use tiphys_shared::security::tls::{Policy, Version};
+use tiphys_shared::security::tls::{Policy as TlsPolicy, Version};
 
 mod compatibility;
 
@@ -62,6 +63,10 @@ struct ConnectionOptions {
     #[arg(long, env = "ARGOCD_AGENT_HEARTBEAT_INTERVAL", value_name = "DURATION")]
     #[arg(default_value = "0s", value_parser = options::duration)]
     heartbeat_interval: Duration,
+    /// Compare what both sides hold this often, and repair what differs; 0 compares at connect only
+    #[arg(long, env = "TIPHYS_AGENT_RESYNC_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "60s", value_parser = options::duration)]
+    resync_interval: Duration,
     /// Version to announce to the principal; a Go principal takes agents of its own version only
     #[arg(long, env = "TIPHYS_AGENT_ANNOUNCE_VERSION", value_name = "VERSION", default_value = env!("CARGO_PKG_VERSION"))]
     announce_version: String,
@@ -124,6 +129,16 @@ struct ApplicationOptions {
     /// Keep each application in the namespace that it has at the control plane
     #[arg(long, env = "ARGOCD_AGENT_DESTINATION_BASED_MAPPING", action = ArgAction::Set, default_value = "false")]
     destination_based_mapping: bool,
+    /// Create the namespace of an application that needs it; only with --destination-based-mapping
+    #[arg(long, env = "ARGOCD_AGENT_CREATE_NAMESPACE", action = ArgAction::Set, default_value = "false")]
+    create_namespace: bool,
+    /// What an application that comes back after somebody deleted it here starts with
+    ///
+    /// It always starts with what the control plane declares and with a clean status, so that automated sync works;
+    /// resync starts a sync, too.
+    #[arg(long, env = "ARGOCD_AGENT_ON_APPLICATION_RECREATE", value_name = "POLICY")]
+    #[arg(default_value = "ignore", ignore_case = true)]
+    on_application_recreate: OnRecreate,
     /// When a resource here stems from another source of the same name: recreate it or update it in place
     #[arg(long, env = "ARGOCD_AGENT_SOURCE_UID_MISMATCH_POLICY", value_name = "POLICY")]
     #[arg(default_value = "recreate", ignore_case = true)]
@@ -180,22 +195,15 @@ struct ProcessOptions {
     healthz_port: u16,
 }
 
-/// What to do when a resource here stems from another source of the same name.
+/// What an application that comes back after somebody deleted it here starts with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MismatchPolicy {
-    /// Delete it and create it anew.
-    Recreate,
-    /// Update it in place.
-    Upsert,
-}
-
-/// Whether resources that were here before may be taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum AdoptionPolicy {
-    /// Yes.
-    Always,
-    /// No.
-    Never,
+enum OnRecreate {
+    /// What the control plane declares, and a clean status.
+    Ignore,
+    /// The same.
+    ClearStatus,
+    /// A sync, too.
+    Resync,
 }
 
 /// The agent's options, checked: nothing in here can still be a typing error.
@@ -231,10 +239,14 @@ pub struct Settings {
     pub allowed_namespaces: Vec<NamePattern>,
     /// Do applications keep the namespace that they have at the control plane?
     pub destination_based_mapping: bool,
-    /// What happens when the source is another one.
-    pub mismatch_policy: MismatchPolicy,
-    /// May resources that were here before be taken over?
-    pub adoption_policy: AdoptionPolicy,
+    /// Are namespaces of applications created when they are needed?
+    pub create_namespaces: bool,
+    /// How conflicts about a name are settled.
+    pub policy: Policy,
+    /// The operation that an application starts with when it comes back after it was deleted here.
+    pub on_return: Option<serde_json::Value>,
+    /// Mean time between two comparisons of what both sides hold, if they are compared other than at connect.
+    pub resync_interval: Option<Duration>,
     /// Watch only what matches.
     pub label_selector: Option<String>,
     /// What to log and how.
@@ -255,7 +267,7 @@ pub enum Transport {
         /// This agent's own certificate.
         identity: KeyPair,
         /// Versions and cipher suites.
-        policy: Policy,
+        policy: TlsPolicy,
     },
 }
 
@@ -295,6 +307,20 @@ impl Options {
             );
         }
         let allowed_namespaces = problems.absorb(self.applications.check());
+        if self.applications.destination_based_mapping
+            && connection.as_ref().is_some_and(|(_, mode)| *mode == Mode::Autonomous)
+        {
+            problems.add(
+                "--destination-based-mapping makes no sense for an autonomous agent, which owns its applications",
+                "leave it out, or set --agent-mode managed",
+            );
+        }
+        if self.applications.create_namespace && !self.applications.destination_based_mapping {
+            problems.add(
+                "--create-namespace is set without --destination-based-mapping: applications are in --namespace only",
+                "leave out --create-namespace, or set --destination-based-mapping true here and at the principal",
+            );
+        }
         let access = problems.keep(self.kubernetes.check());
 
         let (
@@ -327,8 +353,14 @@ impl Options {
             namespace: self.kubernetes.namespace,
             allowed_namespaces,
             destination_based_mapping: self.applications.destination_based_mapping,
-            mismatch_policy: self.applications.source_uid_mismatch_policy,
-            adoption_policy: self.applications.adoption_policy,
+            create_namespaces: self.applications.create_namespace,
+            policy: Policy {
+                mismatch: self.applications.source_uid_mismatch_policy,
+                adoption: self.applications.adoption_policy,
+            },
+            on_return: (self.applications.on_application_recreate == OnRecreate::Resync)
+                .then(|| serde_json::json!({"sync": {}})),
+            resync_interval: interval(self.connection.resync_interval),
             label_selector: filled(self.applications.label_selector),
             logging,
             notices,
@@ -350,14 +382,10 @@ impl ConnectionOptions {
         };
         let server = problems.keep(server);
         let mode = problems.keep(match self.agent_mode.parse() {
-            Ok(Mode::Managed) => Ok(Mode::Managed),
-            Ok(Mode::Autonomous) => Err(Problem::new(
-                "--agent-mode autonomous (the default) is not supported by this version",
-                "set --agent-mode managed",
-            )),
+            Ok(mode) => Ok(mode),
             Err(_) => Err(Problem::new(
                 format!("--agent-mode: there is no mode {:?}", self.agent_mode),
-                "set --agent-mode managed",
+                "set --agent-mode managed (the control plane owns the applications) or autonomous (this cluster does)",
             )),
         });
         if self.grpc_max_message_size < 4096 {

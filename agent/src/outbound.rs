@@ -1,49 +1,80 @@
 //! From a change in this cluster to the outbox, and to what must be undone.
+//!
+//! A managed agent tells how things stand and undoes what others change; an autonomous one tells what this cluster
+//! declares, and how it stands.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tiphys_shared::kube::backend::Decision;
 use tiphys_shared::kube::informer::Change;
-use tiphys_shared::model::argocd::annotation;
-use tiphys_shared::model::event::{Checksum, Failure, Payload, RequestUpdate, SyncedResourceList};
+use tiphys_shared::kube::reconciler::{Cause, Reconciler};
+use tiphys_shared::model::argocd::{annotation, label};
+use tiphys_shared::model::event::{
+    Checksum, Failure, Payload, RequestUpdate, SyncedResource, SyncedResourceList,
+};
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{Event, EventId, EventKind, Kind, Object, ResourceKey, SourceUid, Target};
+use tiphys_shared::model::{Event, EventId, EventKind, Kind, Mode, Object, ResourceKey, SourceUid, Target};
 use tiphys_shared::process::clock;
 use tiphys_shared::protocol::checksum;
 use tiphys_shared::protocol::outbox::{Item, Key};
+use tiphys_shared::protocol::ownership::{self, Decision};
+use tiphys_shared::protocol::resync::cache::Cache;
+use tiphys_shared::protocol::resync::digest::{self, Scope};
+use tiphys_shared::protocol::resync::exchange::{self, Query, Report};
+use tiphys_shared::protocol::resync::tree::{Leaf, LeafName, Tree};
 use tiphys_shared::wire::pump::{Outgoing, SharedOutbox, resource_ids};
 
-use crate::handler::ownership;
-use crate::reconcile::Reconciler;
+use crate::metrics::Metrics;
+use crate::namespaces::Namespaces;
 
 /// What every agent calls itself, as upstream has it. The principal knows agents by their credentials alone.
 const SOURCE: &str = "agent://agent-managed";
+/// The kinds that an autonomous cluster shows to the control plane.
+const SHOWN: [Kind; 2] = [Kind::AppProject, Kind::Application];
 
-/// Fills the outbox of a managed agent.
+/// Fills the outbox.
 #[derive(Debug)]
 pub(crate) struct Outbound {
+    pub(crate) mode: Mode,
     pub(crate) outbox: Arc<SharedOutbox>,
     pub(crate) reconciler: Arc<Reconciler>,
+    pub(crate) namespaces: Namespaces,
+    pub(crate) digests: Cache,
+    pub(crate) metrics: Arc<Metrics>,
+    /// What the principal calls this agent, once it has said so.
+    pub(crate) name: OnceLock<String>,
 }
 
 impl Outbound {
-    /// Takes in a change that an informer tells of.
-    pub(crate) fn on_change(&self, kind: Kind, change: &Change) {
+    /// Takes in a change that an informer tells of. What is `listed` was there before anything was watched, and is compared
+    /// as a whole once there is a stream.
+    pub(crate) fn on_change(&self, kind: Kind, change: &Change, listed: bool) {
+        if let Change::Gone(last) = change {
+            self.digests.forget(&last.key(kind));
+        }
+        match self.mode {
+            Mode::Managed => self.copy_changed(kind, change, listed),
+            Mode::Autonomous => self.original_changed(kind, change, listed),
+        }
+    }
+
+    fn copy_changed(&self, kind: Kind, change: &Change, listed: bool) {
         let key = change.object().key(kind);
         match change {
             Change::Applied { old, new } => {
                 if old.is_none()
-                    && let Some(assumed) = ownership::assume(kind, new)
+                    && let Some(assumed) = ownership::assume(kind, Scope::Spec, new)
                 {
                     self.reconciler.mirror.lock().assume(key.clone(), Arc::new(assumed));
                 }
                 if self.reconciler.decide(&key, Some(new)) != Decision::Nothing {
-                    self.reconciler.mark(key.clone());
+                    self.reconciler.mark(key.clone(), Cause::Changed);
                 }
-                if kind == Kind::Application && new.source_uid().is_some() && shows_news(old.as_deref(), new)
+                if kind == Kind::Application
+                    && new.source_uid().is_some()
+                    && !listed
+                    && shows_news(old.as_deref(), new)
                 {
-                    self.outbox
-                        .fill(|outbox| outbox.put(key, Outgoing::Object(Arc::clone(new)), old.is_none()));
+                    self.put(kind, new, old.is_none());
                 }
             }
             Change::Gone(last) => {
@@ -52,10 +83,37 @@ impl Outbound {
                     self.outbox.fill(|outbox| outbox.remove(key, Outgoing::Object(Arc::clone(last))));
                 } else if wanted_gone.is_none() && self.reconciler.decide(&key, None) != Decision::Nothing {
                     tracing::info!(%key, "was deleted here without the control plane's word; it comes back");
-                    self.reconciler.mark(key);
+                    self.reconciler.mark(key, Cause::Deleted(last.origin()));
                 }
             }
         }
+    }
+
+    fn original_changed(&self, kind: Kind, change: &Change, listed: bool) {
+        match change {
+            Change::Applied { old, new } => {
+                let was = old.as_ref().filter(|old| shows(kind, old));
+                match (was, shows(kind, new)) {
+                    (Some(old), false) => {
+                        self.outbox
+                            .fill(|outbox| outbox.remove(old.key(kind), Outgoing::Object(Arc::clone(old))));
+                    }
+                    (was, true) if !listed && was.is_none_or(|old| differs(kind, old, new)) => {
+                        self.put(kind, new, was.is_none());
+                    }
+                    _ => {}
+                }
+            }
+            Change::Gone(last) if shows(kind, last) => {
+                self.outbox.fill(|outbox| outbox.remove(last.key(kind), Outgoing::Object(Arc::clone(last))));
+            }
+            Change::Gone(_) => {}
+        }
+    }
+
+    fn put(&self, kind: Kind, object: &Arc<Object>, created: bool) {
+        let (key, object) = (object.key(kind), Outgoing::Object(Arc::clone(object)));
+        self.outbox.fill(|outbox| outbox.put(key, object, created));
     }
 
     /// The control plane wants the Application gone, and it is not here: it may finish its own deletion.
@@ -77,10 +135,156 @@ impl Outbound {
             resource_namespace: key.namespace.clone(),
             message: message.to_owned(),
         };
-        self.send(
-            format!("error/{key}"),
-            Event::request(key.kind.target(), EventKind::Error, Payload::Failure(failure)),
-        );
+        self.send(format!("error/{key}"), key.kind.target(), EventKind::Error, Payload::Failure(failure));
+    }
+
+    /// What the owner of `scope` calls a resource here.
+    fn leaf_name(&self, key: &ResourceKey) -> LeafName {
+        let namespace = match key.kind {
+            Kind::Application if self.namespaces.keep => self.namespaces.theirs(&key.namespace),
+            _ => String::new(),
+        };
+        LeafName { kind: key.kind, namespace, name: key.name.clone() }
+    }
+
+    /// The resource here that the owner of `scope` calls so.
+    fn key_of(&self, name: &LeafName) -> Option<ResourceKey> {
+        let namespace = match self.mode {
+            Mode::Managed => name.namespace.as_str(),
+            Mode::Autonomous => self.namespaces.own.as_str(),
+        };
+        self.namespaces.key(name.kind, namespace, &name.name).ok()
+    }
+
+    /// What this side holds of `scope`, or owns of it.
+    fn tree(&self, scope: Scope) -> Tree {
+        match (self.mode, scope) {
+            (Mode::Managed, Scope::Spec) => {
+                let mirror = self.reconciler.mirror.lock();
+                mirror.all().filter_map(|(key, wanted)| wanted.leaf(|_| Some(self.leaf_name(key)))).collect()
+            }
+            (Mode::Managed, Scope::Status) => self
+                .reconciler
+                .stores
+                .applications
+                .all()
+                .iter()
+                .filter_map(|object| {
+                    let name = self.leaf_name(&object.key(Kind::Application));
+                    let digest = self.digests.digest_of(Kind::Application, scope, object);
+                    Some(Leaf { name, uid: object.source_uid()?, digest })
+                })
+                .collect(),
+            (Mode::Autonomous, Scope::Whole) => self
+                .originals()
+                .into_iter()
+                .map(|(kind, object)| Leaf {
+                    name: self.leaf_name(&object.key(kind)),
+                    uid: SourceUid(object.uid().to_owned()),
+                    digest: self.digests.digest_of(kind, scope, &object),
+                })
+                .collect(),
+            _ => Tree::default(),
+        }
+    }
+
+    /// What an autonomous cluster shows.
+    fn originals(&self) -> Vec<(Kind, Arc<Object>)> {
+        SHOWN
+            .into_iter()
+            .flat_map(|kind| {
+                self.reconciler.stores.of(kind).all().into_iter().map(move |object| (kind, object))
+            })
+            .filter(|(kind, object)| shows(*kind, object))
+            .collect()
+    }
+
+    /// Tells a Tiphys principal the sum of what is held here, for it to find what differs.
+    pub(crate) fn report_sum(&self) {
+        self.metrics.resync_rounds.inc();
+        self.report(&exchange::summary(Scope::Spec, &self.tree(Scope::Spec)));
+    }
+
+    fn report(&self, report: &Report) {
+        let first = report.nodes.first().map(|node| node.at.to_string()).unwrap_or_default();
+        self.document(format!("report/{:?}/{first}", report.scope), EventKind::ResyncReport, report);
+    }
+
+    /// The principal asks for the parts of a sum.
+    pub(crate) fn answer(&self, query: &Query) {
+        for report in exchange::answer(&self.tree(query.scope), query) {
+            self.report(&report);
+        }
+    }
+
+    /// The principal tells what it holds of what this side owns.
+    pub(crate) fn judge(&self, report: &Report) {
+        let verdict = exchange::compare(&self.tree(report.scope), report);
+        if !verdict.ask.is_empty() {
+            let query = Query { scope: report.scope, nodes: verdict.ask };
+            self.document(format!("query/{:?}", query.scope), EventKind::ResyncQuery, &query);
+        }
+        let unknown = verdict.unknown.into_iter().map(|leaf| (leaf.name, Some(leaf.uid)));
+        for (name, life) in verdict.differing.into_iter().map(|name| (name, None)).chain(unknown) {
+            let Some(key) = self.key_of(&name) else { continue };
+            if self.outbox.read(|outbox| outbox.is_pending(&key)) {
+                continue;
+            }
+            self.metrics.resync_repaired.inc();
+            // What is here now counts, not what was here when the comparison began.
+            match (self.reconciler.stores.of(key.kind).get(&key), self.mode) {
+                (Some(object), Mode::Autonomous) if shows(key.kind, &object) => {
+                    self.put(key.kind, &object, true);
+                }
+                (Some(object), Mode::Managed) if object.source_uid().is_some() => {
+                    self.put(key.kind, &object, false);
+                }
+                (_, Mode::Autonomous) => {
+                    if let Some(life) = life {
+                        self.remove_unknown(key, &life);
+                    }
+                }
+                // Whether there is an Application at all is the control plane's to say.
+                (_, Mode::Managed) => {}
+            }
+        }
+    }
+
+    /// Tells the control plane that this cluster does not have what it holds a copy of.
+    fn remove_unknown(&self, key: ResourceKey, life: &SourceUid) {
+        let mut last = Object::new(&key.name, &tiphys_shared::kube::kinds::api_resource(key.kind));
+        last.metadata.namespace = Some(key.namespace.clone());
+        last.metadata.uid = Some(life.0.clone());
+        self.outbox.fill(|outbox| outbox.remove(key, Outgoing::Object(Arc::new(last))));
+    }
+
+    fn document(&self, name: String, kind: EventKind, document: &impl serde::Serialize) {
+        match serde_json::to_value(document) {
+            Ok(document) => self.send(name, Target::ResourceResync, kind, Payload::Document(document)),
+            Err(error) => tracing::error!(%error, "a comparison could not be written"),
+        }
+    }
+
+    /// Compares, by the Go project's means, everything that is here with what a Go principal has.
+    pub(crate) fn compare_by_list(&self) {
+        match self.mode {
+            Mode::Managed => {
+                self.request_resync();
+                for object in self.reconciler.stores.applications.all() {
+                    if object.source_uid().is_some() && shows_news(None, &object) {
+                        self.put(Kind::Application, &object, true);
+                    }
+                }
+            }
+            Mode::Autonomous => {
+                // A Go principal makes an Application only when it is created, and a project only once.
+                for (kind, object) in self.originals() {
+                    self.put(kind, &object, kind == Kind::Application);
+                }
+                let nothing = Payload::Document(serde_json::json!({}));
+                self.send("resync".into(), Target::ResourceResync, EventKind::RequestResourceResync, nothing);
+            }
+        }
     }
 
     /// Asks the principal to compare everything that is here with what should be.
@@ -97,37 +301,79 @@ impl Outbound {
         for (kind, object, _) in &copies {
             self.request_update(&object.key(*kind), Some(object));
         }
-        self.send(
-            "set".to_owned(),
-            Event::request(
-                Target::ResourceResync,
-                EventKind::RequestSyncedResourceList,
-                Payload::SyncedResourceList(SyncedResourceList { checksum: list }),
-            ),
-        );
+        let list = Payload::SyncedResourceList(SyncedResourceList { checksum: list });
+        self.send("set".into(), Target::ResourceResync, EventKind::RequestSyncedResourceList, list);
     }
 
     /// Asks the principal to compare one resource.
     pub(crate) fn request_update(&self, key: &ResourceKey, held: Option<&Object>) {
+        let namespace = match key.kind {
+            Kind::Application if self.namespaces.keep => self.namespaces.theirs(&key.namespace),
+            _ => key.namespace.clone(),
+        };
         let request = RequestUpdate {
             name: key.name.clone(),
-            namespace: key.namespace.clone(),
+            namespace,
             uid: held.and_then(|object| object.source_uid()).map(|uid| uid.0).unwrap_or_default(),
             kind: key.kind.as_str().to_owned(),
             checksum: held.map_or_else(Checksum::default, |object| checksum::content(key.kind, object)),
         };
-        self.send(
-            format!("update/{key}"),
-            Event::request(Target::ResourceResync, EventKind::RequestUpdate, Payload::RequestUpdate(request)),
-        );
+        let request = Payload::RequestUpdate(request);
+        self.send(format!("update/{key}"), Target::ResourceResync, EventKind::RequestUpdate, request);
+    }
+
+    /// A Go principal asks which resources an autonomous cluster has, if they are not those that it knows.
+    pub(crate) fn name_originals(&self, list: &SyncedResourceList) {
+        let originals = self.originals();
+        let uids: Vec<SourceUid> =
+            originals.iter().map(|(_, object)| SourceUid(object.uid().to_owned())).collect();
+        let names = originals.iter().zip(&uids).map(|((kind, object), uid)| (*kind, object.name(), uid));
+        if checksum::set(names) == list.checksum {
+            return;
+        }
+        for (kind, object) in originals {
+            let named = SyncedResource {
+                name: object.name().to_owned(),
+                namespace: object.namespace().to_owned(),
+                uid: object.uid().to_owned(),
+                kind: kind.as_str().to_owned(),
+            };
+            let named = Payload::SyncedResource(named);
+            let name = format!("named/{}", object.key(kind));
+            self.send(name, Target::ResourceResync, EventKind::ResponseSyncedResource, named);
+        }
+    }
+
+    /// A Go principal asks whether its copy is what an autonomous cluster has.
+    pub(crate) fn compare_original(&self, request: &RequestUpdate) {
+        let Some(kind) = Kind::parse(&request.kind).filter(|kind| SHOWN.contains(kind)) else { return };
+        let mut name = request.name.as_str();
+        if let (Kind::AppProject, Some(agent)) = (kind, self.name.get()) {
+            // The control plane puts the agent's name before the project's.
+            let rest = name.strip_prefix(agent.as_str()).and_then(|rest| rest.strip_prefix('-'));
+            name = rest.filter(|rest| !rest.is_empty()).unwrap_or(name);
+        }
+        let key = ResourceKey::new(kind, self.namespaces.own.as_str(), name);
+        match self.reconciler.stores.of(kind).get(&key).filter(|object| shows(kind, object)) {
+            Some(object) => {
+                let same =
+                    object.uid() == request.uid && checksum::content(kind, &object) == request.checksum;
+                if !same {
+                    self.put(kind, &object, request.uid.is_empty());
+                }
+            }
+            None if request.uid.is_empty() => {}
+            None => self.remove_unknown(key, &SourceUid(request.uid.clone())),
+        }
     }
 
     /// A sign of life.
     pub(crate) fn heartbeat(&self) {
-        self.send("heartbeat".to_owned(), Event::request(Target::Heartbeat, EventKind::Ping, Payload::Empty));
+        self.send("heartbeat".to_owned(), Target::Heartbeat, EventKind::Ping, Payload::Empty);
     }
 
-    fn send(&self, name: String, event: Event) {
+    fn send(&self, name: String, target: Target, kind: EventKind, payload: Payload) {
+        let event = Event::request(target, kind, payload);
         self.outbox.fill(|outbox| outbox.request(name, Outgoing::Message(Box::new(event))));
     }
 
@@ -143,13 +389,18 @@ impl Outbound {
             Outgoing::Object(object) => object,
         };
         let Key::Resource(key) = key else { return None };
-        let kind = match item {
-            Item::Delete(_) => EventKind::Delete,
-            _ => EventKind::StatusUpdate,
+        let kind = match (item, self.mode) {
+            (Item::Delete(_), _) => EventKind::Delete,
+            (_, Mode::Managed) => EventKind::StatusUpdate,
+            (Item::State { created: true, .. }, Mode::Autonomous) => EventKind::Create,
+            (_, Mode::Autonomous) => EventKind::SpecUpdate,
         };
         let mut seen = (**object).clone();
         if let Some(annotations) = &mut seen.metadata.annotations {
             annotations.remove(annotation::LAST_APPLIED);
+        }
+        if key.kind == Kind::Application && self.namespaces.keep {
+            seen.metadata.namespace = Some(self.namespaces.theirs(&key.namespace));
         }
         let (id, resource_id) = resource_ids(object.name(), object.uid(), object.resource_version());
         Some(Event {
@@ -167,11 +418,24 @@ impl Outbound {
     }
 }
 
-/// Whether the control plane would learn something from `new`.
+/// Whether the control plane would learn something from `new` about a copy that it owns.
 fn shows_news(old: Option<&Object>, new: &Object) -> bool {
     let Some(old) = old else { return new.field("status").is_some() || new.field("operation").is_some() };
     old.field("status") != new.field("status")
         || old.field("operation") != new.field("operation")
         || old.annotation(annotation::REFRESH) != new.annotation(annotation::REFRESH)
         || old.source_uid() != new.source_uid()
+}
+
+/// Whether an autonomous cluster shows this to the control plane.
+fn shows(kind: Kind, object: &Object) -> bool {
+    SHOWN.contains(&kind) && object.label(label::IGNORE_SYNC) != Some("true")
+}
+
+/// Whether the control plane would see a difference between two states of an original.
+fn differs(kind: Kind, old: &Object, new: &Object) -> bool {
+    old.uid() != new.uid()
+        || old.field("operation").is_some() != new.field("operation").is_some()
+        || old.annotation(annotation::REFRESH) != new.annotation(annotation::REFRESH)
+        || digest::digest(kind, Scope::Whole, old) != digest::digest(kind, Scope::Whole, new)
 }

@@ -1,36 +1,37 @@
 //! Starts everything in order, and drains it in reverse.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::Registry;
 use tiphys_shared::kube::backend::{Backend, Done};
-use tiphys_shared::kube::informer::{Informer, Scope, Stores};
-use tiphys_shared::model::Kind;
-use tiphys_shared::model::argocd::label;
+use tiphys_shared::kube::informer::{Change, Informer, Scope, Stores};
+use tiphys_shared::kube::kinds;
+use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
+use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::options::NamePattern;
-use tiphys_shared::security::passwords::Credentials;
+use tiphys_shared::protocol::ownership::Policy;
+use tiphys_shared::protocol::resync::cache::Cache;
+use tiphys_shared::protocol::resync::digest;
 use tiphys_shared::wire::pump::SharedOutbox;
-use tiphys_shared::wire::transport::DialOptions;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
-use crate::connection::{self, Target};
-use crate::handler::Managed;
-use crate::handler::ownership::Policy;
+use crate::connection::{self, Link};
+use crate::handler::ClusterSide;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
-use crate::options::{AdoptionPolicy, MismatchPolicy};
 use crate::outbound::Outbound;
-use crate::reconcile::Reconciler;
 
 /// How long tasks get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Everything that a managed agent needs, ready to be used.
+/// Everything that an agent needs besides the way to the principal, ready to be used.
 pub struct Config {
+    /// Which side owns the Argo CD resources.
+    pub mode: Mode,
     /// This cluster's API server.
     pub client: kube::Client,
     /// Where Argo CD and the agent live.
@@ -39,22 +40,16 @@ pub struct Config {
     pub allowed_namespaces: Vec<NamePattern>,
     /// Applications keep the namespace that they have at the control plane.
     pub destination_based_mapping: bool,
-    /// What happens when what is here is a copy of an earlier original of its name.
-    pub mismatch_policy: MismatchPolicy,
-    /// Whether what was here before may be taken over.
-    pub adoption_policy: AdoptionPolicy,
+    /// Namespaces of Applications are created when they are needed.
+    pub create_namespaces: bool,
+    /// How conflicts about a name are settled.
+    pub policy: Policy,
+    /// The operation that an Application starts with when it comes back after it was deleted here.
+    pub on_return: Option<serde_json::Value>,
     /// Restricts which resources are watched.
     pub label_selector: Option<String>,
-    /// Where the principal is.
-    pub dial: DialOptions,
-    /// How this agent proves who it is.
-    pub credentials: Credentials,
-    /// The version that it says to be of; a Go principal takes its own only.
-    pub version: String,
-    /// Whether what is sent is compressed.
-    pub compression: bool,
-    /// Largest message, in bytes.
-    pub max_message_size: usize,
+    /// Mean pause between two comparisons of what both sides hold.
+    pub resync_interval: Option<Duration>,
     /// Pause between signs of life.
     pub heartbeat: Option<Duration>,
     /// Where metrics are registered.
@@ -62,8 +57,9 @@ pub struct Config {
 }
 
 /// An agent that has not begun yet.
-pub struct Agent {
+pub struct Agent<L> {
     config: Config,
+    link: L,
     connected: watch::Sender<bool>,
     synced: watch::Sender<bool>,
     outbox: Arc<SharedOutbox>,
@@ -94,11 +90,12 @@ impl Handle {
     }
 }
 
-impl Agent {
-    /// An agent that will work as `config` says.
-    pub fn new(config: Config) -> Self {
+impl<L: Link> Agent<L> {
+    /// An agent that will work as `config` says, with the principal that `link` leads to.
+    pub fn new(config: Config, link: L) -> Self {
         Self {
             config,
+            link,
             connected: watch::channel(false).0,
             synced: watch::channel(false).0,
             outbox: Arc::default(),
@@ -120,41 +117,62 @@ impl Agent {
     /// # Errors
     /// [`Error`] if it cannot begin, or if the principal and it do not trust each other from the start.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
-        let Self { config, connected, synced, outbox } = self;
+        let Self { config, link, connected, synced, outbox } = self;
         let metrics = Arc::new(Metrics::new(&config.registry)?);
         let tasks = TaskTracker::new();
         let stop = cancel.child_token();
         // Applications may be in many namespaces only if they keep theirs.
         let everywhere = config.destination_based_mapping;
-        let informer = |kind, everywhere: bool, labels: Option<String>| {
+        let informer = |kind, everywhere: bool, labels: Option<String>, fields: Option<String>| {
             let namespace = (!everywhere).then(|| config.namespace.clone());
-            Informer::new(&config.client, Scope { kind, namespace, labels })
+            Informer::new(&config.client, Scope { kind, namespace, labels, fields })
         };
         let selector = config.label_selector.clone();
-        let secrets = format!("{} in (repository,repo-creds)", label::SECRET_TYPE);
-        let secrets =
-            selector.as_deref().map_or_else(|| secrets.clone(), |labels| format!("{secrets},{labels}"));
+        let secrets = kinds::repository_selector(selector.as_deref());
+        let keys = kinds::gpg_keys_field_selector();
         let informers = [
-            informer(Kind::AppProject, false, selector.clone()),
-            informer(Kind::Repository, false, Some(secrets)),
-            informer(Kind::Application, everywhere, selector),
+            informer(Kind::GpgKey, false, selector.clone(), Some(keys)),
+            informer(Kind::AppProject, false, selector.clone(), None),
+            informer(Kind::Repository, false, Some(secrets), None),
+            informer(Kind::Application, everywhere, selector, None),
         ];
         let stores = Stores {
-            projects: informers[0].store(),
-            repositories: informers[1].store(),
-            applications: informers[2].store(),
+            gpg_keys: informers[0].store(),
+            projects: informers[1].store(),
+            repositories: informers[2].store(),
+            applications: informers[3].store(),
         };
-        let policy = Policy { mismatch: config.mismatch_policy, adoption: config.adoption_policy };
+        let rules = Rules {
+            scope: digest::Scope::Spec,
+            policy: config.policy,
+            never_adopted: &[],
+            namespaces: config.create_namespaces.then(NamespaceCreation::default),
+            on_return: config.on_return.clone(),
+        };
         let reconciler =
-            Arc::new(Reconciler::new(stores.clone(), Backend::new(config.client.clone()), policy));
-        let outbound =
-            Arc::new(Outbound { outbox: Arc::clone(&outbox), reconciler: Arc::clone(&reconciler) });
+            Arc::new(Reconciler::new(stores.clone(), Backend::new(config.client.clone()), rules));
+        let outbound = Arc::new(Outbound {
+            mode: config.mode,
+            outbox: Arc::clone(&outbox),
+            reconciler: Arc::clone(&reconciler),
+            namespaces: Namespaces {
+                own: config.namespace.clone(),
+                keep: config.destination_based_mapping,
+                allowed: config.allowed_namespaces.clone(),
+                principal: Arc::default(),
+            },
+            digests: Cache::default(),
+            metrics: Arc::clone(&metrics),
+            name: OnceLock::new(),
+        });
         for informer in informers {
             let (outbound, stop) = (Arc::clone(&outbound), stop.clone());
-            let kind = informer.store().kind();
-            tasks.spawn(
-                async move { informer.run(stop, move |change| outbound.on_change(kind, &change)).await },
-            );
+            let store = informer.store();
+            tasks.spawn(async move {
+                let on_change =
+                    move |change: Change| outbound.on_change(store.kind(), &change, !store.is_synced());
+                informer.run(stop, on_change).await;
+            });
         }
         {
             let (reconciler, stop) = (Arc::clone(&reconciler), stop.clone());
@@ -177,27 +195,9 @@ impl Agent {
                     repositories = stores.repositories.len(), "cluster read"
                 );
                 synced.send_replace(true);
-                let side = Arc::new(Managed {
-                    reconciler,
-                    outbound,
-                    namespaces: Namespaces {
-                        own: config.namespace.clone(),
-                        keep: config.destination_based_mapping,
-                        allowed: config.allowed_namespaces.clone(),
-                    },
-                    metrics: Arc::clone(&metrics),
-                });
+                let side = Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval });
                 tasks.spawn(connection::count(metrics, stores, stop.clone()));
-                let target = Target {
-                    dial: config.dial,
-                    credentials: config.credentials,
-                    namespace: config.namespace,
-                    version: config.version,
-                    compression: config.compression,
-                    max_message_size: config.max_message_size,
-                    heartbeat: config.heartbeat,
-                };
-                kept = connection::keep(target, side, outbox, connected, cancel.clone()).await;
+                kept = connection::keep(link, side, config.heartbeat, connected, cancel.clone()).await;
             }
         }
         stop.cancel();

@@ -10,13 +10,14 @@ use tiphys_shared::wire::transport::DialOptions;
 use tokio_util::sync::CancellationToken;
 
 use crate::Config;
+use crate::connection::Grpc;
 use crate::options::{Roots, Settings, Transport};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
 const CA: &[&str] = &["ca.crt", "tls.crt"];
 
-/// Prepares everything that an agent needs. Certificates are kept current in the background until `cancel`.
+/// Prepares everything that an agent needs, and the way to its principal. Certificates are kept current in the background until `cancel`.
 ///
 /// # Errors
 /// Every mistake that can be found, each with its remedy.
@@ -24,7 +25,7 @@ pub async fn prepare(
     settings: &Settings,
     registry: Registry,
     cancel: &CancellationToken,
-) -> Result<Config, Problems> {
+) -> Result<(Config, Grpc), Problems> {
     let client = client::connect(&settings.kubernetes).await.map_err(|error| {
         Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
     })?;
@@ -38,22 +39,29 @@ pub async fn prepare(
     };
     let mut dial = DialOptions::new(settings.server.host.clone(), settings.server.port, tls);
     dial.keepalive_interval = settings.keepalive_interval.or(dial.keepalive_interval);
-    Ok(Config {
+    let config = Config {
+        mode: settings.mode,
         client,
         namespace: settings.namespace.clone(),
         allowed_namespaces: settings.allowed_namespaces.clone(),
         destination_based_mapping: settings.destination_based_mapping,
-        mismatch_policy: settings.mismatch_policy,
-        adoption_policy: settings.adoption_policy,
+        create_namespaces: settings.create_namespaces,
+        policy: settings.policy,
+        on_return: settings.on_return.clone(),
         label_selector: settings.label_selector.clone(),
+        resync_interval: settings.resync_interval,
+        heartbeat: settings.heartbeat_interval,
+        registry,
+    };
+    let link = Grpc {
         dial,
         credentials: settings.credentials.clone(),
+        namespace: settings.namespace.clone(),
         version: settings.announced_version.clone(),
         compression: settings.compression,
         max_message_size: settings.max_message_size,
-        heartbeat: settings.heartbeat_interval,
-        registry,
-    })
+    };
+    Ok((config, link))
 }
 
 async fn client_tls(

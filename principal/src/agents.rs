@@ -1,6 +1,6 @@
 //! Who is connected: a session per agent, fenced by a generation.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,13 +14,26 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug)]
 pub(crate) struct Agent {
     pub(crate) name: AgentName,
+    pub(crate) mode: Mode,
     pub(crate) outbox: Arc<SharedOutbox>,
+    /// What Argo CD calls its cluster: the destination of what it owns.
+    cluster: Mutex<Option<String>>,
     /// It has heard that it shall name what it has; from then on this process knows of every change.
     asked: AtomicBool,
     session: Mutex<Session>,
 }
 
 impl Agent {
+    /// What Argo CD calls its cluster.
+    pub(crate) fn cluster(&self) -> String {
+        self.cluster.lock().clone().unwrap_or_else(|| self.name.to_string())
+    }
+
+    /// Takes note of what Argo CD calls its cluster.
+    pub(crate) fn note_cluster(&self, name: String) {
+        *self.cluster.lock() = Some(name);
+    }
+
     /// Whether it has heard that it shall name what it has.
     pub(crate) fn was_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
@@ -83,7 +96,7 @@ pub struct AgentStatus {
 /// All agents that have connected since this process started.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
-    agents: Mutex<HashMap<AgentName, Arc<Agent>>>,
+    agents: Mutex<BTreeMap<AgentName, Arc<Agent>>>,
 }
 
 impl Agents {
@@ -95,17 +108,21 @@ impl Agents {
         self.agents.lock().values().cloned().collect()
     }
 
+    /// The agents of one mode.
+    pub(crate) fn of_mode(&self, mode: Mode) -> impl Iterator<Item = Arc<Agent>> {
+        self.all().into_iter().filter(move |agent| agent.mode == mode)
+    }
+
     pub(crate) fn connected(&self) -> usize {
         self.all().iter().filter(|agent| agent.session.lock().live.is_some()).count()
     }
 
     pub(crate) fn status(&self) -> Vec<AgentStatus> {
-        let agents: BTreeMap<AgentName, Arc<Agent>> = self.agents.lock().clone().into_iter().collect();
-        agents
-            .into_values()
+        self.all()
+            .into_iter()
             .map(|agent| AgentStatus {
                 name: agent.name.clone(),
-                mode: Mode::Managed,
+                mode: agent.mode,
                 connected_since: agent.session.lock().live.as_ref().map(|live| live.since),
                 outbox: agent.outbox.read(|outbox| outbox.len()),
             })
@@ -116,17 +133,32 @@ impl Agents {
     pub(crate) fn connect(
         &self,
         name: &AgentName,
+        mode: Mode,
         parent: &CancellationToken,
         now: Timestamp,
     ) -> SessionHandle {
-        let agent = Arc::clone(self.agents.lock().entry(name.clone()).or_insert_with(|| {
-            Arc::new(Agent {
-                name: name.clone(),
-                outbox: Arc::default(),
-                asked: AtomicBool::new(false),
-                session: Mutex::default(),
-            })
-        }));
+        let agent = {
+            let mut agents = self.agents.lock();
+            match agents.get(name) {
+                Some(known) if known.mode == mode => Arc::clone(known),
+                known => {
+                    // In another mode it owns other things: nothing that waits for it makes sense any more.
+                    if let Some(live) = known.and_then(|known| known.session.lock().live.take()) {
+                        live.cancel.cancel();
+                    }
+                    let fresh = Arc::new(Agent {
+                        name: name.clone(),
+                        mode,
+                        outbox: Arc::default(),
+                        cluster: Mutex::default(),
+                        asked: AtomicBool::new(false),
+                        session: Mutex::default(),
+                    });
+                    agents.insert(name.clone(), Arc::clone(&fresh));
+                    fresh
+                }
+            }
+        };
         let cancel = parent.child_token();
         let mut session = agent.session.lock();
         session.generation += 1;
@@ -145,12 +177,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_agent_that_changed_its_mode_starts_afresh() {
+        let agents = Agents::default();
+        let name = AgentName::new("a").unwrap();
+        let root = CancellationToken::new();
+        let managed = agents.connect(&name, Mode::Managed, &root, Timestamp::UNIX_EPOCH);
+        let autonomous = agents.connect(&name, Mode::Autonomous, &root, Timestamp::UNIX_EPOCH);
+        assert!(managed.cancel.is_cancelled());
+        assert!(autonomous.is_first);
+        assert!(!Arc::ptr_eq(&managed.agent.outbox, &autonomous.agent.outbox));
+        managed.end();
+        assert_eq!(agents.connected(), 1);
+    }
+
+    #[test]
     fn a_newer_session_fences_the_older_at_once_and_keeps_the_outbox() {
         let agents = Agents::default();
         let name = AgentName::new("a").unwrap();
         let root = CancellationToken::new();
-        let first = agents.connect(&name, &root, Timestamp::UNIX_EPOCH);
-        let second = agents.connect(&name, &root, Timestamp::UNIX_EPOCH);
+        let first = agents.connect(&name, Mode::Managed, &root, Timestamp::UNIX_EPOCH);
+        let second = agents.connect(&name, Mode::Managed, &root, Timestamp::UNIX_EPOCH);
         assert!(first.cancel.is_cancelled());
         assert!(!second.cancel.is_cancelled());
         assert!(first.is_first && !second.is_first);

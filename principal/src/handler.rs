@@ -1,38 +1,46 @@
-//! What a managed agent says, checked against what it may say, and carried out.
+//! What an agent says, checked against what it may say, and carried out.
 //!
 //! An agent is known by its session alone: namespaces and names in an event choose among its own resources and can
 //! never leave them.
 
-pub(crate) mod application;
-mod resync;
+mod autonomous;
+mod managed;
+pub(crate) mod mirrored;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tiphys_shared::kube::backend::{Backend, Decision, Error};
-use tiphys_shared::model::event::{Failure, Payload};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tiphys_shared::kube::backend::Error;
+use tiphys_shared::model::event::Payload;
+use tiphys_shared::model::feature::Features;
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, Target};
-use tiphys_shared::process::clock;
+use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
+use tiphys_shared::process::backoff;
 use tiphys_shared::protocol::outbox::{Item, Key};
+use tiphys_shared::protocol::ownership::Decision;
+use tiphys_shared::protocol::resync::exchange::Query;
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
 
 use crate::agents::Agent;
-use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 
 /// How long a write is tried before the agent is left to say it again.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One managed agent's side of the stream.
+/// One agent's side of the stream.
 #[derive(Debug)]
-pub(crate) struct ManagedAgent {
+pub(crate) struct AgentSide {
     pub(crate) agent: Arc<Agent>,
     pub(crate) outbound: Arc<Outbound>,
-    pub(crate) backend: Backend,
-    pub(crate) metrics: Arc<Metrics>,
+    /// What the agent can do; nothing for one that is not ours.
+    pub(crate) features: Features,
     /// First session of this agent with this process: nothing is known of what the agent holds.
     pub(crate) is_first: bool,
+    /// Mean pause between two comparisons with a Tiphys agent.
+    pub(crate) resync_interval: Option<Duration>,
 }
 
 /// Events of one lane are handled in order.
@@ -42,106 +50,73 @@ pub(crate) enum Lane {
     Other,
 }
 
-impl ManagedAgent {
+impl AgentSide {
     async fn dispatch(&self, event: &Event) -> Outcome {
         match (&event.target, &event.kind, &event.payload) {
-            (Target::Application, EventKind::StatusUpdate, Payload::Object(application)) => {
-                self.status_update(application).await
-            }
-            (Target::Application, EventKind::Delete, Payload::Object(application)) => {
-                self.deleted(application).await
-            }
-            (Target::Application, EventKind::Error, Payload::Failure(failure)) => self.failed(failure).await,
-            (Target::ResourceResync, _, payload) => self.resync(payload),
             (Target::Heartbeat, _, _) => Outcome::Done,
             // Figures about the cluster: taken note of, not used yet.
             (Target::ClusterCacheInfo, _, _) => Outcome::Done,
-            (target, kind, _) => Outcome::Refused(format!("a managed agent may not send {kind} of {target}")),
+            (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
+                self.document(document, |query: Query| self.outbound.answer(&self.agent, &query))
+            }
+            _ => match self.agent.mode {
+                Mode::Managed => self.managed(event).await,
+                Mode::Autonomous => self.autonomous(event).await,
+            },
         }
     }
 
-    /// The Application that an agent speaks of, as the control plane knows it.
-    fn application_key(&self, incoming: &Object) -> Result<ResourceKey, Outcome> {
-        let name = incoming.name();
-        if name.is_empty() {
-            return Err(Outcome::Refused("the application has no name".to_owned()));
-        }
-        if !self.outbound.mapping.by_destination {
-            return Ok(ResourceKey::new(Kind::Application, self.agent.name.as_str(), name));
-        }
-        let key = incoming.key(Kind::Application);
-        match self.outbound.stores.applications.get(&key) {
-            Some(own) if self.outbound.concerns(Kind::Application, &own, &self.agent.name) => Ok(key),
-            // An application of another agent is none of this one's business: the same answer as for none at all.
-            _ => Err(Outcome::Done),
+    fn document<T: DeserializeOwned>(&self, document: &Value, then: impl FnOnce(T)) -> Outcome {
+        match T::deserialize(document) {
+            Ok(read) => {
+                then(read);
+                Outcome::Done
+            }
+            Err(error) => Outcome::Refused(format!("not a comparison that this version knows: {error}")),
         }
     }
 
-    async fn status_update(&self, incoming: &Object) -> Outcome {
-        let key = match self.application_key(incoming) {
-            Ok(key) => key,
-            Err(outcome) => return outcome,
-        };
-        let pending = || self.agent.outbox.read(|outbox| outbox.is_pending(&key));
-        let take = || {
-            self.reconcile(&key, |existing| {
-                application::take_status(existing, incoming, pending(), clock::now())
-            })
-        };
-        let outcome = take().await;
-        let shown = self.outbound.stores.applications.get(&key);
-        if outcome == Outcome::Done && pending() && application::shows_request(shown.as_deref(), incoming) {
-            // The cluster may not have heard of the request that it does not show. Once it has, the request is off.
-            if tokio::time::timeout(PATIENCE, self.agent.outbox.settled(&key)).await.is_err() {
+    /// Writes what the agent's word about a request leads to. While the agent may not have heard of a request, its word
+    /// does not end the request; once it has, it does.
+    async fn with_requests(
+        &self,
+        key: &ResourceKey,
+        incoming: &Object,
+        decide: impl Fn(Option<&Object>, bool) -> Decision + Send + Sync,
+    ) -> Outcome {
+        let pending = || self.agent.outbox.read(|outbox| outbox.is_pending(key));
+        let outcome = self.reconcile(key, |existing| decide(existing, pending())).await;
+        let shown = self.outbound.stores.applications.get(key);
+        if outcome == Outcome::Done && pending() && status::shows_request(shown.as_deref(), incoming) {
+            if tokio::time::timeout(PATIENCE, self.agent.outbox.settled(key)).await.is_err() {
                 return Outcome::Later("the agent has not acknowledged what it was told before".to_owned());
             }
-            return take().await;
+            return self.reconcile(key, |existing| decide(existing, false)).await;
         }
         outcome
     }
 
-    async fn deleted(&self, incoming: &Object) -> Outcome {
-        let key = match self.application_key(incoming) {
-            Ok(key) => key,
-            Err(outcome) => return outcome,
-        };
-        self.reconcile(&key, |existing| application::finish_deletion(existing, incoming)).await
-    }
-
-    async fn failed(&self, failure: &Failure) -> Outcome {
-        let mut named =
-            Object::new(&failure.resource_name, &tiphys_shared::kube::kinds::api_resource(Kind::Application));
-        named.metadata.namespace = Some(failure.resource_namespace.clone());
-        let key = match self.application_key(&named) {
-            Ok(key) => key,
-            Err(outcome) => return outcome,
-        };
-        let message = format!("agent {}: {}", self.agent.name, failure.message);
-        self.reconcile(&key, |existing| application::note_failure(existing, &message, clock::now())).await
-    }
-
     async fn reconcile(&self, key: &ResourceKey, decide: impl Fn(Option<&Object>) -> Decision) -> Outcome {
-        let done = persist(PATIENCE, Error::is_transient, || async {
-            let known = self.outbound.stores.of(key.kind).get(key);
-            self.backend.reconcile(key, known, &decide).await
-        })
-        .await;
+        let done =
+            persist(PATIENCE, Error::is_transient, || self.outbound.reconciler.act(key, &decide)).await;
         match done {
-            Ok(done) => {
-                self.outbound.stores.of(key.kind).wrote(&done);
-                Outcome::Done
-            }
+            Ok(_) => Outcome::Done,
             Err(error) if error.is_transient() => Outcome::Later(error.to_string()),
             Err(error) => Outcome::Refused(error.to_string()),
         }
     }
 }
 
-impl Side for ManagedAgent {
+impl Side for AgentSide {
     type Lane = Lane;
 
     fn on_open(&self) {
-        self.outbound.on_open(&self.agent, self.is_first);
+        self.outbound.on_open(&self.agent, self.is_first, &self.features);
+    }
+
+    fn compare(&self, peer: &Features) -> Option<Duration> {
+        let again = self.outbound.compare(&self.agent, peer);
+        self.resync_interval.filter(|_| again).map(backoff::jittered)
     }
 
     fn render(&self, key: &Key, item: &Item<Outgoing>) -> Option<Event> {
@@ -149,7 +124,7 @@ impl Side for ManagedAgent {
             Key::Resource(key) => Some(key.kind),
             Key::Request(_) => None,
         };
-        self.outbound.render(&self.agent.name, kind, item)
+        self.outbound.render(&self.agent, kind, item)
     }
 
     fn lane(&self, event: &Event) -> Lane {
@@ -168,16 +143,16 @@ impl Side for ManagedAgent {
             Outcome::Refused(_) => "not-allowed",
             Outcome::Later(_) => "fail",
         };
-        self.metrics.processed(status, &self.agent.name, &event.target, began.elapsed());
+        self.outbound.metrics.processed(status, &self.agent.name, &event.target, began.elapsed());
         outcome
     }
 
     fn on_sent(&self, _event: &Event) {
-        self.metrics.events_sent.with_label_values(&[self.agent.name.as_str()]).inc();
+        self.outbound.metrics.events_sent.with_label_values(&[self.agent.name.as_str()]).inc();
     }
 
     fn on_received(&self, _event: &Event) {
-        self.metrics.events_received.with_label_values(&[self.agent.name.as_str()]).inc();
+        self.outbound.metrics.events_received.with_label_values(&[self.agent.name.as_str()]).inc();
     }
 
     fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>) {
@@ -197,6 +172,6 @@ impl Side for ManagedAgent {
     fn on_refused(&self, event: Option<&Event>, reason: &str) {
         let event_id = event.map(|event| event.id.to_string()).unwrap_or_default();
         tracing::warn!(agent = %self.agent.name, event_id, reason, "refused an event");
-        self.metrics.errors.with_label_values(&["refused"]).inc();
+        self.outbound.metrics.errors.with_label_values(&["refused"]).inc();
     }
 }

@@ -8,18 +8,21 @@
 //! serves. Nothing of what an agent should have is remembered beside the informers' stores.
 
 mod agents;
+mod control_plane;
 mod grpc;
 mod handler;
 mod identity;
 mod metrics;
 pub mod options;
 mod outbound;
+mod requests;
 mod server;
 pub mod setup;
 
 use std::net::SocketAddr;
 
 pub use agents::AgentStatus;
+pub use control_plane::{ControlPlane, ControlPlaneConfig};
 pub use server::{Bound, Config, Handle, bind};
 
 /// Why a principal cannot start, or cannot go on.

@@ -19,10 +19,13 @@ pub(crate) struct Metrics {
     pub(crate) errors: IntCounterVec,
     pub(crate) send_errors: IntCounterVec,
     pub(crate) handshake_failures: IntCounterVec,
+    pub(crate) resync_rounds: IntCounter,
+    pub(crate) resync_repaired: IntCounter,
     processing_time: HistogramVec,
     applications: Lifecycle,
     projects: Lifecycle,
     repositories: Lifecycle,
+    gpg_keys: IntGauge,
 }
 
 /// What happened to a resource.
@@ -100,6 +103,27 @@ impl Metrics {
                 "Number of streams that ended while they were written to",
                 &["agent_name", "reason"],
             )?,
+            resync_rounds: register(
+                registry,
+                IntCounter::new(
+                    "tiphys_principal_resync_rounds_total",
+                    "Number of comparisons of what is held here that were begun with agents",
+                )?,
+            )?,
+            resync_repaired: register(
+                registry,
+                IntCounter::new(
+                    "tiphys_principal_resync_repaired_total",
+                    "Number of resources that a comparison found to differ at an agent, and that were sent again",
+                )?,
+            )?,
+            gpg_keys: register(
+                registry,
+                IntGauge::new(
+                    "argocd_principal_gpg_keys_count",
+                    "Number of GPG keys that agents are given to check commits by",
+                )?,
+            )?,
             handshake_failures: counters(
                 "tiphys_principal_handshake_failures_total",
                 "Number of connections that failed before an RPC, by cause",
@@ -127,12 +151,18 @@ impl Metrics {
             Kind::Application => &self.applications,
             Kind::AppProject => &self.projects,
             Kind::Repository => &self.repositories,
+            Kind::GpgKey => return,
         };
         match verb {
             Verb::Created => lifecycle.created.inc(),
             Verb::Updated => lifecycle.updated.inc(),
             Verb::Deleted => lifecycle.deleted.inc(),
         }
+    }
+
+    /// Takes note of how many GPG keys there are.
+    pub(crate) fn gpg_keys(&self, number: usize) {
+        self.gpg_keys.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// Notes how long an event took, and what became of it.

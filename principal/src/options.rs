@@ -1,9 +1,12 @@
 //! What the principal can be told: upstream's flags, environment variables and defaults.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use tiphys_shared::kube::client::Access;
+use tiphys_shared::kube::reconciler::NamespaceCreation;
 use tiphys_shared::process::options::{
     self, ConfigFile, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem, Problems,
 };
@@ -141,6 +144,24 @@ struct KubernetesOptions {
     /// Choose the agent by spec.destination.name instead of by the application's namespace
     #[arg(long, env = "ARGOCD_PRINCIPAL_DESTINATION_BASED_MAPPING", action = ArgAction::Set, default_value = "false")]
     destination_based_mapping: bool,
+    /// Create the namespaces in which the applications of autonomous agents are shown
+    #[arg(long, env = "ARGOCD_PRINCIPAL_NAMESPACE_CREATE_ENABLE", action = ArgAction::Set, default_value = "false")]
+    namespace_create_enable: bool,
+    /// Create only namespaces whose names match this regular expression
+    #[arg(long, env = "ARGOCD_PRINCIPAL_NAMESPACE_CREATE_PATTERN", value_name = "REGEX")]
+    namespace_create_pattern: Option<String>,
+    /// Labels of created namespaces: key=value, separated by commas
+    #[arg(
+        long,
+        env = "ARGOCD_PRINCIPAL_NAMESPACE_CREATE_LABELS",
+        value_name = "LIST",
+        value_delimiter = ','
+    )]
+    namespace_create_labels: Vec<String>,
+    /// Compare what both sides hold this often, and repair what differs; 0 compares at connect only
+    #[arg(long, env = "TIPHYS_PRINCIPAL_RESYNC_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "60s", value_parser = options::duration)]
+    resync_interval: Duration,
     /// Watch only resources that match this label selector
     #[arg(long, env = "ARGOCD_PRINCIPAL_LABEL_SELECTOR", value_name = "SELECTOR")]
     label_selector: Option<String>,
@@ -202,6 +223,10 @@ pub struct Settings {
     pub allowed_namespaces: Vec<NamePattern>,
     /// Is the agent chosen by `spec.destination.name`?
     pub destination_based_mapping: bool,
+    /// Are namespaces of autonomous agents created when they are needed?
+    pub namespace_creation: Option<NamespaceCreation>,
+    /// Mean time between two comparisons of what both sides hold, if they are compared other than at connect.
+    pub resync_interval: Option<Duration>,
     /// Watch only what matches.
     pub label_selector: Option<String>,
     /// What to log and how.
@@ -277,6 +302,7 @@ impl Options {
             problems.0.extend(authentication::check_pairing(authentication, plaintext));
         }
         let token_key = problems.keep(self.authentication.token_key(&mut notices));
+        let namespace_creation = problems.absorb(self.kubernetes.namespace_creation());
         let kubernetes = problems.absorb(self.kubernetes.check());
         if self.server.grpc_max_message_size < 4096 {
             problems.add(
@@ -289,8 +315,23 @@ impl Options {
         }
         problems.0.extend(self.server.check_ports());
 
-        let (Some(logging), Some(authentication), Some(transport), Some(token_key), Some(kubernetes), true) =
-            (logging, authentication, transport, token_key, kubernetes, problems.is_empty())
+        let (
+            Some(logging),
+            Some(authentication),
+            Some(transport),
+            Some(token_key),
+            Some(kubernetes),
+            Some(namespace_creation),
+            true,
+        ) = (
+            logging,
+            authentication,
+            transport,
+            token_key,
+            kubernetes,
+            namespace_creation,
+            problems.is_empty(),
+        )
         else {
             return Err(problems);
         };
@@ -316,6 +357,8 @@ impl Options {
             namespace,
             allowed_namespaces,
             destination_based_mapping: self.kubernetes.destination_based_mapping,
+            namespace_creation,
+            resync_interval: Some(self.kubernetes.resync_interval).filter(|interval| !interval.is_zero()),
             label_selector: filled(self.kubernetes.label_selector),
             logging,
             notices,
@@ -446,6 +489,31 @@ impl AuthenticationOptions {
 }
 
 impl KubernetesOptions {
+    fn namespace_creation(&self) -> Result<Option<NamespaceCreation>, Problems> {
+        let mut problems = Problems::default();
+        let pattern = filled(self.namespace_create_pattern.clone()).and_then(|pattern| {
+            let pattern = NamePattern::new(&format!("/{pattern}/"));
+            problems.keep(pattern.map_err(|invalid| ("--namespace-create-pattern", invalid).into()))
+        });
+        let mut labels = BTreeMap::new();
+        for text in self.namespace_create_labels.iter().filter(|text| !text.is_empty()) {
+            match text.split_once('=') {
+                Some((key, value)) if options::check_label_selector(text).is_ok() && !value.is_empty() => {
+                    labels.insert(key.to_owned(), value.to_owned());
+                }
+                _ => problems.add(
+                    format!("--namespace-create-labels: {text:?} is not a label"),
+                    "write key=value, such as team=edge",
+                ),
+            }
+        }
+        if problems.is_empty() {
+            Ok(self.namespace_create_enable.then_some(NamespaceCreation { pattern, labels }))
+        } else {
+            Err(problems)
+        }
+    }
+
     fn check(&self) -> Result<(Access, String, Vec<NamePattern>), Problems> {
         let mut problems = Problems::default();
         let access =

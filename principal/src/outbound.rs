@@ -3,23 +3,31 @@
 //! What an agent must have is a function of the stores, never of the moment of a callback: the same functions answer for a
 //! change, for an agent that connects, and for an agent that asks.
 
+mod compare;
 pub(crate) mod mapping;
+mod mirror;
 pub(crate) mod projection;
 
 use std::sync::Arc;
 
 use tiphys_shared::kube::informer::{Change, Stores};
+use tiphys_shared::kube::reconciler::Reconciler;
+use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::event::Payload;
+use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{
-    AgentName, Event, EventId, EventKind, Kind, Object, ResourceKey, SourceUid, Target,
+    AgentName, Event, EventId, EventKind, Kind, Mode, Object, ResourceKey, SourceUid,
 };
 use tiphys_shared::protocol::outbox::Item;
+use tiphys_shared::protocol::ownership::{self, phase};
+use tiphys_shared::protocol::resync::cache::Cache;
 use tiphys_shared::wire::pump::{Outgoing, resource_ids};
 
 use self::mapping::{Mapping, project_of_repository};
 use crate::agents::{Agent, Agents};
 use crate::metrics::{Metrics, Verb};
+use crate::requests::Requests;
 
 /// Fills outboxes.
 #[derive(Debug)]
@@ -30,6 +38,11 @@ pub(crate) struct Outbound {
     pub(crate) metrics: Arc<Metrics>,
     /// Identity of this control plane.
     pub(crate) principal_uid: String,
+    /// Brings what is shown of autonomous agents to what they have.
+    pub(crate) reconciler: Arc<Reconciler>,
+    pub(crate) digests: Cache,
+    /// Operations that users ask for.
+    pub(crate) requests: Requests,
 }
 
 impl Outbound {
@@ -37,31 +50,54 @@ impl Outbound {
         self.stores.projects.get(&ResourceKey::new(Kind::AppProject, self.mapping.namespace.as_str(), name))
     }
 
-    /// Whether `agent` must have `object`.
+    /// Whether `agent`, a managed one, must have `object`.
     pub(crate) fn concerns(&self, kind: Kind, object: &Object, agent: &AgentName) -> bool {
         match kind {
             Kind::Application => self.mapping.agent_of_application(object).as_ref() == Some(agent),
             Kind::AppProject => self.mapping.project_matches(object, agent),
             Kind::Repository => self.mapping.repository_matches(object, agent, |name| self.project(name)),
+            Kind::GpgKey => self.mapping.admits(Kind::GpgKey, object),
         }
     }
 
-    /// Everything that `agent` must have.
+    /// Everything that `agent`, a managed one, must have.
     pub(crate) fn belongings(&self, agent: &AgentName) -> Vec<(Kind, Arc<Object>)> {
         Kind::ALL
             .into_iter()
-            .flat_map(|kind| self.stores.of(kind).all().into_iter().map(move |object| (kind, object)))
+            .flat_map(|kind| {
+                let store = self.stores.of(kind);
+                let candidates = if kind == Kind::Application && !self.mapping.by_destination {
+                    store.in_namespace(agent.as_str())
+                } else {
+                    store.all()
+                };
+                candidates.into_iter().map(move |object| (kind, object))
+            })
             .filter(|(kind, object)| self.concerns(*kind, object, agent))
             .collect()
     }
 
     /// Takes in a change that an informer tells of.
     pub(crate) fn on_change(&self, kind: Kind, change: &Change) {
+        if let Change::Gone(last) = change {
+            self.digests.forget(&last.key(kind));
+        }
+        if self.is_mirror(kind, change.object()) {
+            return self.mirror_changed(kind, change);
+        }
+        if kind == Kind::GpgKey {
+            let keys =
+                |object: &Object| object.field("data").and_then(|data| data.as_object().map(|it| it.len()));
+            self.metrics.gpg_keys(match change {
+                Change::Applied { new, .. } => keys(new).unwrap_or_default(),
+                Change::Gone(_) => 0,
+            });
+        }
         match (kind, change) {
             (Kind::Application, Change::Applied { old, new }) => self.application_applied(old.as_ref(), new),
             (Kind::AppProject, change) => self.project_changed(change),
             (kind, Change::Applied { old, new }) => {
-                for agent in self.agents.all() {
+                for agent in self.agents.of_mode(Mode::Managed) {
                     let before = old.as_ref().filter(|old| self.concerns(kind, old, &agent.name));
                     self.tell(&agent, kind, before, self.concerns(kind, new, &agent.name).then_some(new));
                 }
@@ -76,16 +112,21 @@ impl Outbound {
         }
     }
 
+    /// A managed agent of this name that has connected.
+    fn managed(&self, name: &AgentName) -> Option<Arc<Agent>> {
+        self.agents.get(name).filter(|agent| agent.mode == Mode::Managed)
+    }
+
     fn interested(&self, kind: Kind, object: &Object) -> Vec<Arc<Agent>> {
         if kind == Kind::Application {
             return self
                 .mapping
                 .agent_of_application(object)
-                .and_then(|name| self.agents.get(&name))
+                .and_then(|name| self.managed(&name))
                 .into_iter()
                 .collect();
         }
-        self.agents.all().into_iter().filter(|agent| self.concerns(kind, object, &agent.name)).collect()
+        self.agents.of_mode(Mode::Managed).filter(|agent| self.concerns(kind, object, &agent.name)).collect()
     }
 
     fn application_applied(&self, old: Option<&Arc<Object>>, new: &Arc<Object>) {
@@ -93,22 +134,31 @@ impl Outbound {
         let after = self.mapping.agent_of_application(new);
         if let (Some(old), Some(before)) = (old, &before)
             && Some(before) != after.as_ref()
-            && let Some(agent) = self.agents.get(before)
+            && let Some(agent) = self.managed(before)
         {
             self.tell(&agent, Kind::Application, Some(old), None);
         }
-        let Some(agent) = after.as_ref().and_then(|name| self.agents.get(name)) else { return };
+        let Some(agent) = after.as_ref().and_then(|name| self.managed(name)) else { return };
         let old = old.filter(|_| before == after);
         self.tell(&agent, Kind::Application, old, Some(new));
         self.tell_operation(&agent, old, new);
         self.metrics.count(Kind::Application, if old.is_some() { Verb::Updated } else { Verb::Created });
     }
 
+    /// Passes on what users ask of the cluster: an operation once it has a name, and the end of the one that runs.
     fn tell_operation(&self, agent: &Agent, old: Option<&Arc<Object>>, new: &Arc<Object>) {
         let key = new.key(Kind::Application);
-        let requested = new.field("operation");
-        if requested.is_some() && requested != old.and_then(|old| old.field("operation")) {
-            agent.outbox.fill(|outbox| outbox.operate(key.clone(), Outgoing::Object(Arc::clone(new))));
+        match ownership::requested(new) {
+            ownership::Requested::Nothing => {}
+            ownership::Requested::Unnamed => self.requests.name(key.clone()),
+            ownership::Requested::Named(request) => {
+                let known = old.and_then(|old| old.annotation(annotation::OPERATION_REQUESTED));
+                if known != Some(request) || old.is_none_or(|old| old.field("operation").is_none()) {
+                    agent
+                        .outbox
+                        .fill(|outbox| outbox.operate(key.clone(), Outgoing::Object(Arc::clone(new))));
+                }
+            }
         }
         let was_running = old.and_then(|old| phase(old)).is_some_and(|phase| phase != "Terminating");
         if was_running && phase(new) == Some("Terminating") {
@@ -129,7 +179,7 @@ impl Outbound {
             .into_iter()
             .filter(|repository| project_of_repository(repository).as_deref() == Some(name.as_str()))
             .collect();
-        for agent in self.agents.all() {
+        for agent in self.agents.of_mode(Mode::Managed) {
             let before = old.filter(|old| self.mapping.project_matches(old, &agent.name));
             let after = new.filter(|new| self.mapping.project_matches(new, &agent.name));
             self.tell(&agent, Kind::AppProject, before, after);
@@ -163,34 +213,42 @@ impl Outbound {
         }
     }
 
-    /// What an agent is told when its stream opens, besides what waits for it: if this process knows nothing of what it
-    /// holds, its projects and repositories, what is being deleted, and operations that were requested meanwhile; and,
-    /// until it has heard it once, that it shall name what it has.
-    pub(crate) fn on_open(&self, agent: &Agent, is_first: bool) {
-        if is_first {
-            for (kind, object) in self.belongings(&agent.name) {
-                if kind != Kind::Application || object.is_deleting() {
-                    agent.put(kind, &object, true);
-                } else if object.field("operation").is_some() {
-                    let key = object.key(kind);
-                    agent.outbox.fill(|outbox| outbox.operate(key, Outgoing::Object(object)));
-                }
+    /// What an agent is told when its stream opens, besides what waits for it. If this process knows nothing of what it
+    /// holds, that is what users asked for meanwhile; a Go agent, which cannot be compared with, is told all that it would
+    /// not ask for, too.
+    pub(crate) fn on_open(&self, agent: &Agent, is_first: bool, peer: &Features) {
+        if !is_first {
+            return;
+        }
+        if agent.mode == Mode::Autonomous {
+            return self.assume_mirrors(agent);
+        }
+        for (kind, object) in self.belongings(&agent.name) {
+            if !peer.has(Feature::Resync) && (kind != Kind::Application || object.is_deleting()) {
+                agent.put(kind, &object, true);
+            } else if kind == Kind::Application {
+                self.repeat_requests(agent, &object);
             }
         }
-        if !agent.was_asked() {
-            let nothing = Payload::Document(serde_json::json!({}));
-            let ask = Event::request(Target::ResourceResync, EventKind::RequestResourceResync, nothing);
-            agent.outbox.fill(|outbox| outbox.request("resync", Outgoing::Message(Box::new(ask))));
+    }
+
+    fn repeat_requests(&self, agent: &Agent, application: &Arc<Object>) {
+        if application.field("operation").is_some() {
+            self.tell_operation(agent, None, application);
+        }
+        if application.annotation(annotation::REFRESH).is_some() {
+            agent.put(Kind::Application, application, false);
         }
     }
 
     /// Writes the event for what waits in an agent's outbox.
     pub(crate) fn render(
         &self,
-        agent: &AgentName,
+        agent: &Agent,
         key_kind: Option<Kind>,
         item: &Item<Outgoing>,
     ) -> Option<Event> {
+        let mode = agent.mode;
         let object = match item.value() {
             Outgoing::Message(event) => {
                 let mut event = (**event).clone();
@@ -200,9 +258,11 @@ impl Outbound {
             Outgoing::Object(object) => object,
         };
         let kind = key_kind?;
-        let mut seen = projection::project(kind, object, agent, self.mapping.by_destination);
+        let mut seen = projection::project(kind, object, &agent.name, self.mapping.by_destination);
         let event_kind = match item {
             Item::Delete(_) => EventKind::Delete,
+            // What an autonomous agent takes of an update is the wish to look again.
+            Item::State { .. } if mode == Mode::Autonomous => EventKind::SpecUpdate,
             // A Go agent takes the deletion time of an update for the order to delete.
             Item::State { created: true, .. } if !object.is_deleting() => EventKind::Create,
             Item::State { .. } | Item::Request(_) => EventKind::SpecUpdate,
@@ -211,6 +271,9 @@ impl Outbound {
         };
         if event_kind == EventKind::SetOperation {
             seen.set_field("operation", object.field("operation").cloned());
+            if let Some(request) = object.annotation(annotation::OPERATION_REQUESTED) {
+                seen.annotate(annotation::OPERATION_REQUESTED, request);
+            }
         }
         let (id, resource_id) = resource_ids(object.name(), object.uid(), object.resource_version());
         Some(Event {
@@ -245,8 +308,4 @@ impl Agent {
         last.metadata.uid = Some(uid.0.clone());
         self.outbox.fill(|outbox| outbox.remove(key, Outgoing::Object(Arc::new(last))));
     }
-}
-
-fn phase(application: &Object) -> Option<&str> {
-    application.at(&["status", "operationState", "phase"])?.as_str()
 }

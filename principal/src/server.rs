@@ -4,14 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
 use tiphys_proto::auth::authentication_server::AuthenticationServer;
 use tiphys_proto::event_stream::event_stream_server::EventStreamServer;
 use tiphys_proto::version::version_server::VersionServer;
-use tiphys_shared::kube::backend::Backend;
-use tiphys_shared::kube::informer::{Informer, Scope, Stores};
-use tiphys_shared::model::Kind;
-use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::ServerTls;
@@ -25,30 +20,20 @@ use tonic::codec::CompressionEncoding;
 
 use crate::Error;
 use crate::agents::{AgentStatus, Agents};
+use crate::control_plane::{ControlPlane, ControlPlaneConfig};
 use crate::grpc::auth::AuthService;
 use crate::grpc::event_stream::EventStreamService;
 use crate::grpc::gate::Gate;
 use crate::grpc::version::VersionService;
-use crate::identity;
 use crate::metrics::Metrics;
-use crate::outbound::Outbound;
-use crate::outbound::mapping::Mapping;
 
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything that a principal needs, ready to be used.
 pub struct Config {
-    /// The control plane's API server.
-    pub client: kube::Client,
-    /// Where the principal and Argo CD live.
-    pub namespace: String,
-    /// Namespaces from which Applications are read.
-    pub allowed_namespaces: Vec<NamePattern>,
-    /// Applications belong to the agent that their destination names, instead of the one named like their namespace.
-    pub destination_based_mapping: bool,
-    /// Restricts which resources are watched.
-    pub label_selector: Option<String>,
+    /// What it serves.
+    pub control_plane: ControlPlaneConfig,
     /// Where agents connect.
     pub listen: SocketAddr,
     /// TLS, or plaintext without it.
@@ -63,8 +48,6 @@ pub struct Config {
     pub issuer: Issuer,
     /// Largest message, in bytes.
     pub max_message_size: usize,
-    /// Where metrics are registered.
-    pub registry: Registry,
 }
 
 /// A principal that listens but does not serve yet.
@@ -126,54 +109,17 @@ impl Bound {
     /// [`Error`] if it cannot go on.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
         let Self { config, listener, address, agents, ready } = self;
-        let metrics = Arc::new(Metrics::new(&config.registry)?);
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
-
-        let principal_uid = identity::ensure(&config.client, &config.namespace).await?;
-        let informer = |kind, namespace: Option<&str>, labels: Option<String>| {
-            Informer::new(&config.client, Scope { kind, namespace: namespace.map(str::to_owned), labels })
-        };
-        let own = Some(config.namespace.as_str());
-        let informers = [
-            informer(Kind::AppProject, own, config.label_selector.clone()),
-            informer(Kind::Repository, own, Some(repository_selector(config.label_selector.as_deref()))),
-            informer(Kind::Application, None, config.label_selector.clone()),
-        ];
-        let stores = Stores {
-            projects: informers[0].store(),
-            repositories: informers[1].store(),
-            applications: informers[2].store(),
-        };
-        let outbound = Arc::new(Outbound {
-            mapping: Mapping {
-                namespace: config.namespace.clone(),
-                allowed: config.allowed_namespaces.clone(),
-                by_destination: config.destination_based_mapping,
-            },
-            stores: stores.clone(),
-            agents: Arc::clone(&agents),
-            metrics: Arc::clone(&metrics),
-            principal_uid,
-        });
-        for informer in informers {
-            let (outbound, watching) = (Arc::clone(&outbound), watching.clone());
-            let kind = informer.store().kind();
-            tasks.spawn(async move {
-                informer.run(watching, move |change| outbound.on_change(kind, &change)).await;
-            });
-        }
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Ok(()),
-            () = stores.synced() => {}
-        }
-        tracing::info!(
-            applications = stores.applications.len(),
-            projects = stores.projects.len(),
-            repositories = stores.repositories.len(),
-            "control plane read"
+        let namespace = config.control_plane.namespace.clone();
+        let started = ControlPlane::start_with(
+            config.control_plane,
+            Arc::clone(&agents),
+            tasks.clone(),
+            watching.clone(),
         );
+        let Some(control_plane) = started.await? else { return Ok(()) };
+        let metrics = Arc::clone(&control_plane.metrics);
 
         let gate = Gate {
             issuer: config.issuer.clone(),
@@ -181,22 +127,10 @@ impl Bound {
             match_subject: config.client_cert_subject_match,
         };
         let limit = config.max_message_size;
-        let auth = AuthService {
-            gate: gate.clone(),
-            passwords: config.passwords.clone(),
-            namespace: config.namespace.clone(),
-        };
+        let auth = AuthService { gate: gate.clone(), passwords: config.passwords.clone(), namespace };
         let version =
             VersionService { gate: gate.clone(), version: format!("tiphys-{}", env!("CARGO_PKG_VERSION")) };
-        let events = EventStreamService {
-            gate,
-            agents: Arc::clone(&agents),
-            outbound,
-            backend: Backend::new(config.client.clone()),
-            metrics: Arc::clone(&metrics),
-            shutdown: cancel.child_token(),
-            tasks: tasks.clone(),
-        };
+        let events = EventStreamService { gate, control_plane };
         let events = EventStreamServer::new(events)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
@@ -238,11 +172,6 @@ impl Bound {
         }
         outcome
     }
-}
-
-fn repository_selector(labels: Option<&str>) -> String {
-    let own = format!("{} in (repository,repo-creds)", tiphys_shared::model::argocd::label::SECRET_TYPE);
-    labels.filter(|labels| !labels.is_empty()).map_or_else(|| own.clone(), |labels| format!("{own},{labels}"))
 }
 
 /// Keeps the figures that are averages over the fleet.

@@ -13,8 +13,8 @@ use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTl
 use tiphys_shared::security::token::Issuer;
 use tokio_util::sync::CancellationToken;
 
-use crate::Config;
 use crate::options::{Identity, Roots, Settings, TokenKey, Transport};
+use crate::{Config, ControlPlaneConfig};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -62,11 +62,16 @@ pub async fn prepare(
         return Err(problems);
     };
     Ok(Config {
-        client,
-        namespace: settings.namespace.clone(),
-        allowed_namespaces: settings.allowed_namespaces.clone(),
-        destination_based_mapping: settings.destination_based_mapping,
-        label_selector: settings.label_selector.clone(),
+        control_plane: ControlPlaneConfig {
+            client,
+            namespace: settings.namespace.clone(),
+            allowed_namespaces: settings.allowed_namespaces.clone(),
+            destination_based_mapping: settings.destination_based_mapping,
+            namespace_creation: settings.namespace_creation.clone(),
+            label_selector: settings.label_selector.clone(),
+            resync_interval: settings.resync_interval,
+            registry,
+        },
         listen,
         tls,
         auth: settings.authentication.clone(),
@@ -74,7 +79,6 @@ pub async fn prepare(
         client_cert_subject_match: settings.match_certificate_subject,
         issuer,
         max_message_size: settings.max_message_size,
-        registry,
     })
 }
 

@@ -5,3 +5,4 @@ pub mod client;
 pub mod informer;
 pub mod kinds;
 pub mod material;
+pub mod reconciler;

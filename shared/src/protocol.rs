@@ -4,3 +4,5 @@ pub mod checksum;
 pub mod inbox;
 pub mod mirror;
 pub mod outbox;
+pub mod ownership;
+pub mod resync;

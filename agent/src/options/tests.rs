@@ -44,8 +44,8 @@ fn the_defaults_are_those_of_upstream() {
     assert_eq!(settings.metrics, Some(Listen::everywhere(8181)));
     assert_eq!(settings.health, Some(Listen::everywhere(8001)));
     assert_eq!((settings.keepalive_interval, settings.heartbeat_interval), (None, None));
-    assert_eq!(settings.mismatch_policy, MismatchPolicy::Recreate);
-    assert_eq!(settings.adoption_policy, AdoptionPolicy::Always);
+    assert_eq!(settings.policy.mismatch, MismatchPolicy::Recreate);
+    assert_eq!(settings.policy.adoption, AdoptionPolicy::Always);
     let Transport::Tls { roots, identity, policy } = settings.transport else { panic!("not TLS") };
     assert_eq!(roots, Roots::Secret("argocd-agent-ca".to_owned()));
     assert_eq!(identity, KeyPair::Secret("argocd-agent-client-tls".to_owned()));
@@ -89,7 +89,7 @@ fn every_mistake_is_reported_at_once() {
             "--adoption-policy=maybe",
             "--namespace=Argo",
             "--enable-websocket",
-            "--on-application-recreate=resync",
+            "--agent-mode=both",
             "--metrics-port=8001",
         ],
         &[],
@@ -98,10 +98,9 @@ fn every_mistake_is_reported_at_once() {
         "--server-port: \"0x1\" is not a number",
         "--adoption-policy: \"maybe\" is not one of its values",
         "--enable-websocket asks for something that this version does not have",
-        "--on-application-recreate asks for something that this version does not have",
         "--metrics-port and --healthz-port are both 8001",
         "--server-address is missing: the principal to connect to",
-        "--agent-mode autonomous (the default) is not supported by this version",
+        "--agent-mode: there is no mode \"both\"",
         "--creds: \"oidc:x\" names no known method",
         "--tls-max-version: TLS version \"tls1.1\" is obsolete",
         "--tls-client-key is set, but --tls-client-cert is not",

@@ -71,9 +71,9 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failur
     let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
     let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
     let registry = admin::registry()?;
-    let config = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    let (config, link) = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
     tracing::info!(principal = %settings.server, namespace = settings.namespace, mode = %settings.mode, "agent starts");
-    let agent = Agent::new(config);
+    let agent = Agent::new(config, link);
     let handle = agent.handle();
     let not_connected = move || (!handle.is_connected()).then_some("not connected to the principal");
     let not_ready = not_connected.clone();

@@ -12,20 +12,18 @@ fn all_mistakes_are_reported_together() {
     assert_eq!(
         run.stderr,
         "\
-error: 7 problems
+error: 6 problems
   1. --server-port: \"none\" is not a number
      remedy: write a whole number up to 65535
   2. --log-level: log level \"loud\" does not exist
      remedy: use one of fatal, error, warn, info, debug, trace
   3. --server-address is missing: the principal to connect to
      remedy: give its host name, such as --server-address principal.example.com
-  4. --agent-mode autonomous (the default) is not supported by this version
-     remedy: set --agent-mode managed
-  5. --creds is missing: how this agent proves who it is
+  4. --creds is missing: how this agent proves who it is
      remedy: write --creds mtls:any, --creds userpass:FILE or --creds header:any
-  6. --tls-client-cert is set, but --tls-client-key is not
+  5. --tls-client-cert is set, but --tls-client-key is not
      remedy: set both, or neither to use the Secret argocd-agent-client-tls
-  7. there is no Kubernetes API to talk to: no --kubeconfig, no $KUBECONFIG, no ~/.kube/config, and this process \
+  6. there is no Kubernetes API to talk to: no --kubeconfig, no $KUBECONFIG, no ~/.kube/config, and this process \
 does not run inside a cluster
      remedy: give a kubeconfig file with --kubeconfig FILE
 "

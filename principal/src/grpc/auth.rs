@@ -92,9 +92,6 @@ impl Authentication for AuthService {
         };
         self.gate.check_certificate(&request, &agent)?;
         let mode: Mode = body.mode.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        if mode == Mode::Autonomous {
-            return Err(Status::failed_precondition("this principal does not take autonomous agents yet"));
-        }
         if body.version.is_empty() {
             return Err(Status::invalid_argument("the agent does not say its version"));
         }

@@ -18,7 +18,7 @@ pub(crate) struct Mapping {
 
 impl Mapping {
     /// Whether a resource takes part in synchronisation at all.
-    fn admits(&self, kind: Kind, object: &Object) -> bool {
+    pub(crate) fn admits(&self, kind: Kind, object: &Object) -> bool {
         if object.label(label::IGNORE_SYNC) == Some("true") {
             return false;
         }
@@ -28,7 +28,7 @@ impl Mapping {
                 (self.by_destination && namespace == self.namespace)
                     || self.allowed.iter().any(|pattern| pattern.matches(namespace))
             }
-            Kind::AppProject | Kind::Repository => namespace == self.namespace,
+            Kind::AppProject | Kind::Repository | Kind::GpgKey => namespace == self.namespace,
         }
     }
 

@@ -7,8 +7,8 @@ use tiphys_shared::model::{AgentName, Kind, Object};
 
 use super::mapping::Destination;
 
-/// Annotations that each side keeps for itself.
-const OWN_ANNOTATIONS: [&str; 3] = [annotation::LAST_APPLIED, annotation::LAST_UPDATED, annotation::NOTIFIED];
+/// Annotations that mean nothing to an agent.
+use tiphys_shared::protocol::ownership::FOREIGN_ANNOTATIONS as OWN_ANNOTATIONS;
 
 /// What `agent` may see of `object`.
 pub(crate) fn project(
@@ -33,7 +33,7 @@ pub(crate) fn project(
             seen.set_field("status", None);
             project_app_project(&mut seen, agent, keep_source_namespaces);
         }
-        Kind::Repository => {}
+        Kind::Repository | Kind::GpgKey => {}
     }
     seen
 }
@@ -77,10 +77,12 @@ pub(crate) fn differs(kind: Kind, old: &Object, new: &Object) -> bool {
             .annotations
             .iter()
             .flatten()
-            .filter(|(key, _)| !OWN_ANNOTATIONS.contains(&key.as_str()))
+            .filter(|(key, _)| !OWN_ANNOTATIONS.contains(&key.as_str()) && *key != annotation::REFRESH)
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };
+    // Only the wish to look again is news, not that it is off.
+    let refresh = new.annotation(annotation::REFRESH);
     let content = kind.content_field();
     old.uid() != new.uid()
         || old.is_deleting() != new.is_deleting()
@@ -89,6 +91,7 @@ pub(crate) fn differs(kind: Kind, old: &Object, new: &Object) -> bool {
         || old.metadata.finalizers != new.metadata.finalizers
         || (kind == Kind::Repository && old.field("type") != new.field("type"))
         || annotations(old) != annotations(new)
+        || (refresh.is_some() && refresh != old.annotation(annotation::REFRESH))
 }
 
 #[cfg(test)]

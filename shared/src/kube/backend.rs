@@ -1,28 +1,18 @@
 //! Carries out decisions at an API server, and writes nothing when nothing changes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Client};
 
 use super::informer::trimmed;
 use super::kinds;
 use crate::model::object::ObjectExt as _;
 use crate::model::{Object, ResourceKey};
-
-/// What is to be done about one resource, decided from what is there.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Decision {
-    /// It is as it should be.
-    Nothing,
-    /// It is not there and should be.
-    Create(Box<Object>),
-    /// It is there and should be this; carries the resource version that the decision was made on.
-    Replace(Box<Object>),
-    /// It is there and should not be.
-    Delete,
-}
+use crate::protocol::ownership::Decision;
 
 /// What was done.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +61,19 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the namespace is not there.
+    pub fn is_missing_namespace(&self) -> bool {
+        match self {
+            Self::Transient { source, .. } => match &**source {
+                kube::Error::Api(status) => {
+                    status.code == 404 && status.details.as_ref().is_some_and(|it| it.kind == "namespaces")
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Whether the same attempt may succeed later.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Transient { .. } | Self::Contended(_))
@@ -105,6 +108,26 @@ impl Backend {
         let api = kinds::api(&self.client, key.kind, Some(&key.namespace));
         let found = api.get_opt(&key.name).await.map_err(|error| classify("read", key, error))?;
         Ok(found.map(|object| Arc::new(trimmed(object))))
+    }
+
+    /// Creates a namespace, unless it is there.
+    ///
+    /// # Errors
+    /// [`Error`] about `key`, the resource that needs the namespace.
+    pub async fn create_namespace(
+        &self,
+        key: &ResourceKey,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<(), Error> {
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some(key.namespace.clone());
+        namespace.metadata.labels = Some(labels.clone()).filter(|labels| !labels.is_empty());
+        let api: Api<Namespace> = Api::all(self.client.clone());
+        match api.create(&PostParams::default(), &namespace).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(classify("create the namespace of", key, error)),
+        }
     }
 
     /// Makes the resource what `decide` says, starting from `known`, which may be out of date.

@@ -3,7 +3,7 @@
 //! The copy is never behind what was told: when a [`Change`] is delivered the [`Store`] already holds it. What vanished
 //! while no watch was up is found at the end of the next list, and told as [`Change::Gone`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ pub struct Store {
 
 #[derive(Debug, Default)]
 struct Content {
-    objects: HashMap<ResourceKey, Arc<Object>>,
+    /// In the order of their keys, so that one namespace is one range.
+    objects: BTreeMap<ResourceKey, Arc<Object>>,
     /// Newest resource version that the watch has told of.
     watched: u64,
 }
@@ -63,9 +64,20 @@ impl Store {
         self.content.read().objects.get(key).cloned()
     }
 
-    /// All resources, in no order.
+    /// All resources, by namespace and name.
     pub fn all(&self) -> Vec<Arc<Object>> {
         self.content.read().objects.values().cloned().collect()
+    }
+
+    /// All resources of one namespace, by name.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
+        let first = ResourceKey::new(self.kind, namespace, "");
+        let content = self.content.read();
+        let from_there = content.objects.range(first..);
+        from_there
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
     }
 
     /// Number of resources.
@@ -130,6 +142,8 @@ pub struct Stores {
     pub projects: Store,
     /// Repositories and their credentials.
     pub repositories: Store,
+    /// GPG keys.
+    pub gpg_keys: Store,
 }
 
 impl Stores {
@@ -139,6 +153,7 @@ impl Stores {
             Kind::Application => &self.applications,
             Kind::AppProject => &self.projects,
             Kind::Repository => &self.repositories,
+            Kind::GpgKey => &self.gpg_keys,
         }
     }
 
@@ -159,6 +174,8 @@ pub struct Scope {
     pub namespace: Option<String>,
     /// Label selector in Kubernetes' syntax.
     pub labels: Option<String>,
+    /// Field selector in Kubernetes' syntax.
+    pub fields: Option<String>,
 }
 
 /// Watches until it is cancelled.
@@ -189,6 +206,9 @@ impl Informer {
         let mut config = watcher::Config::default();
         if let Some(labels) = &self.scope.labels {
             config = config.labels(labels);
+        }
+        if let Some(fields) = &self.scope.fields {
+            config = config.fields(fields);
         }
         let stream = watcher(self.api.clone(), config).backoff(Pauses::default());
         let mut stream = std::pin::pin!(stream);
@@ -265,7 +285,7 @@ impl Informer {
             // What was written after the list was made is not on it.
             content
                 .objects
-                .extract_if(|key, object| !listed.contains(key) && version(object) <= watched)
+                .extract_if(.., |key, object| !listed.contains(key) && version(object) <= watched)
                 .map(|(_, object)| object)
                 .collect()
         };

@@ -3,6 +3,7 @@
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 
+use crate::model::argocd::label;
 use crate::model::{Kind, Object};
 
 /// The API resource that holds objects of `kind`.
@@ -12,6 +13,9 @@ pub fn api_resource(kind: Kind) -> ApiResource {
         Kind::AppProject => argo("AppProject", "appprojects"),
         Kind::Repository => {
             ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "Secret"), "secrets")
+        }
+        Kind::GpgKey => {
+            ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("", "v1", "ConfigMap"), "configmaps")
         }
     }
 }
@@ -27,4 +31,18 @@ pub fn api(client: &Client, kind: Kind, namespace: Option<&str>) -> Api<Object> 
         Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
         None => Api::all_with(client.clone(), &resource),
     }
+}
+
+/// Name of the config map with the GPG keys.
+pub const GPG_KEYS: &str = "argocd-gpg-keys-cm";
+
+/// Field selector of that config map.
+pub fn gpg_keys_field_selector() -> String {
+    format!("metadata.name={GPG_KEYS}")
+}
+
+/// Label selector of the Secrets with repositories and their credentials, narrowed by the user's.
+pub fn repository_selector(labels: Option<&str>) -> String {
+    let own = format!("{} in (repository,repo-creds)", label::SECRET_TYPE);
+    labels.filter(|labels| !labels.is_empty()).map_or_else(|| own.clone(), |labels| format!("{own},{labels}"))
 }

@@ -42,7 +42,7 @@ pub const REFUSED: &str = "refused";
 impl Event {
     /// An event of its own: named by a fresh UUID, not after a resource.
     pub fn request(target: Target, kind: EventKind, payload: Payload) -> Self {
-        let id = uuid::Uuid::new_v4().to_string();
+        let id = unique();
         Self {
             source: String::new(),
             target,
@@ -77,6 +77,11 @@ impl Event {
     pub fn is_ack(&self) -> bool {
         self.target == Target::EventProcessed
     }
+}
+
+/// A name that nothing else has: a UUID. It is not a secret, so a run with a seeded generator can be repeated.
+pub fn unique() -> String {
+    uuid::Builder::from_random_bytes(fastrand::u128(..).to_be_bytes()).into_uuid().to_string()
 }
 
 /// Names an event: `NAME_UID_RESOURCEVERSION` or a UUID.
@@ -205,6 +210,10 @@ words! {
         RequestUpdate = "request-update",
         /// Asks the peer to send a request-update for each of its resources.
         RequestResourceResync = "request-resource-resync",
+        /// Sums of what the sender holds of the receiver's resources. Between Tiphys peers only.
+        ResyncReport = "resync-report",
+        /// Asks for the parts of such sums.
+        ResyncQuery = "resync-query",
         /// Figures about the agent's cluster.
         ClusterCacheInfoUpdate = "cluster-cache-info-update",
         /// Asks for a terminal.

@@ -13,14 +13,17 @@ pub const METADATA_KEY: &str = "tiphys-features";
 pub enum Feature {
     /// An acknowledgement may say that the event was refused, and why.
     Refusals,
+    /// What both sides hold is compared as a hash tree, all the time.
+    Resync,
 }
 
 impl Feature {
-    const ALL: [Self; 1] = [Self::Refusals];
+    const ALL: [Self; 2] = [Self::Refusals, Self::Resync];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Refusals => "refusals",
+            Self::Resync => "resync",
         }
     }
 }
@@ -58,9 +61,9 @@ mod tests {
 
     #[test]
     fn a_feature_of_the_future_is_left_out_and_the_rest_confirmed() {
-        let offered = Features::parse("time-travel, refusals");
+        let offered = Features::parse("time-travel, resync, refusals");
         assert_eq!(offered, Features::all());
-        assert_eq!(offered.to_metadata(), "refusals");
+        assert_eq!(offered.to_metadata(), "refusals,resync");
         assert!(!Features::parse("").has(Feature::Refusals));
     }
 }

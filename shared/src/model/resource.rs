@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::event::Target;
 
 /// The kinds of resources that travel between control plane and clusters.
@@ -13,11 +15,13 @@ pub enum Kind {
     AppProject,
     /// Secret with a repository, or with credentials for repositories.
     Repository,
+    /// Config map with the GPG keys that commits may be signed by.
+    GpgKey,
 }
 
 impl Kind {
     /// Every kind, in the order in which an agent needs them: what an Application refers to comes first.
-    pub const ALL: [Self; 3] = [Self::AppProject, Self::Repository, Self::Application];
+    pub const ALL: [Self; 4] = [Self::GpgKey, Self::AppProject, Self::Repository, Self::Application];
 
     /// The kind's name in resync messages.
     pub fn as_str(self) -> &'static str {
@@ -25,6 +29,7 @@ impl Kind {
             Self::Application => "Application",
             Self::AppProject => "AppProject",
             Self::Repository => "Repository",
+            Self::GpgKey => "GPGKey",
         }
     }
 
@@ -39,6 +44,7 @@ impl Kind {
             Self::Application => Target::Application,
             Self::AppProject => Target::AppProject,
             Self::Repository => Target::Repository,
+            Self::GpgKey => Target::GpgKey,
         }
     }
 
@@ -51,8 +57,21 @@ impl Kind {
     pub fn content_field(self) -> &'static str {
         match self {
             Self::Application | Self::AppProject => "spec",
-            Self::Repository => "data",
+            Self::Repository | Self::GpgKey => "data",
         }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not a kind that is synchronised"))
     }
 }
 

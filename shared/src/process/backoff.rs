@@ -73,6 +73,11 @@ impl Backoff {
     }
 }
 
+/// A pause that is `mean` on average and differs by up to a fifth, so that many who began together drift apart.
+pub fn jittered(mean: Duration) -> Duration {
+    mean.mul_f64(0.8 + 0.4 * fastrand::f64())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

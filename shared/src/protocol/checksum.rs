@@ -17,9 +17,9 @@ pub fn content(kind: Kind, object: &Object) -> Checksum {
             let mut fields = fields.clone();
             // Each cluster has its own name for the same destination.
             fields.remove("destination");
-            go_json(&Value::Object(fields), &mut text);
+            canonical(&Value::Object(fields), &mut text);
         }
-        Some(other) => go_json(other, &mut text),
+        Some(other) => canonical(other, &mut text),
         None => text.push_str("{}"),
     }
     Checksum(Sha256::digest(text.as_bytes()).to_vec())
@@ -36,8 +36,8 @@ pub fn set<'a>(resources: impl IntoIterator<Item = (Kind, &'a str, &'a SourceUid
     Checksum(Sha256::digest(names.concat().as_bytes()).to_vec())
 }
 
-/// JSON as Go's encoder writes it: sorted keys, no spaces, HTML-sensitive characters escaped.
-fn go_json(value: &Value, out: &mut String) {
+/// One text for one value: JSON as Go's encoder writes it, with sorted keys, no spaces, HTML-sensitive characters escaped.
+pub(crate) fn canonical(value: &Value, out: &mut String) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
@@ -49,7 +49,7 @@ fn go_json(value: &Value, out: &mut String) {
                 if n > 0 {
                     out.push(',');
                 }
-                go_json(item, out);
+                canonical(item, out);
             }
             out.push(']');
         }
@@ -63,7 +63,7 @@ fn go_json(value: &Value, out: &mut String) {
                 }
                 go_string(name, out);
                 out.push(':');
-                go_json(field, out);
+                canonical(field, out);
             }
             out.push('}');
         }
@@ -115,7 +115,7 @@ mod tests {
 
     fn text(value: &Value) -> String {
         let mut out = String::new();
-        go_json(value, &mut out);
+        canonical(value, &mut out);
         out
     }
 

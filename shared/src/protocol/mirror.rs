@@ -1,9 +1,16 @@
 //! The last state accepted from each resource's owner: what a local edit is reverted to, also while the owner is away.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use crate::model::{Object, ResourceKey, SourceUid};
+use super::resync::digest::Digest;
+use super::resync::tree::{Leaf, LeafName};
+use crate::model::argocd::annotation;
+use crate::model::object::ObjectExt as _;
+use crate::model::{Kind, Object, ResourceKey, SourceUid};
+
+/// How many ended lives are remembered.
+const TOMBSTONES: usize = 4096;
 
 /// What the owner wants of a resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,10 +21,27 @@ pub enum Wanted {
     Absent(SourceUid),
 }
 
+impl Wanted {
+    /// This resource for a comparison with what the owner has, under the name that the owner has for it. What is to be gone
+    /// has none: it is not held.
+    pub fn leaf(&self, name: impl FnOnce(&Object) -> Option<LeafName>) -> Option<Leaf> {
+        match self {
+            Self::Absent(_) => None,
+            Self::Present(object) => {
+                Some(Leaf { name: name(object)?, uid: object.source_uid()?, digest: owners_digest(object) })
+            }
+        }
+    }
+}
+
 /// What the owner wants of all resources that it has spoken of.
 #[derive(Debug, Default)]
 pub struct Mirror {
-    wanted: HashMap<ResourceKey, Wanted>,
+    wanted: BTreeMap<ResourceKey, Wanted>,
+    /// Lives whose end the owner declared: a copy of one that turns up late is not taken for what the owner wants.
+    tombstones: HashSet<SourceUid>,
+    /// The same, oldest first.
+    ended: VecDeque<SourceUid>,
 }
 
 impl Mirror {
@@ -28,15 +52,49 @@ impl Mirror {
 
     /// The owner wants this now.
     pub fn accept(&mut self, key: ResourceKey, wanted: Wanted) {
+        match &wanted {
+            // The owner may let a resource come back to this side in the same life.
+            Wanted::Present(object) => _ = object.source_uid().map(|life| self.tombstones.remove(&life)),
+            Wanted::Absent(life) => self.bury(life.clone()),
+        }
         self.wanted.insert(key, wanted);
     }
 
-    /// Takes what is here for what the owner wants, unless the owner has spoken. For a start before the owner is heard.
-    pub fn assume(&mut self, key: ResourceKey, present: Arc<Object>) {
-        self.wanted.entry(key).or_insert(Wanted::Present(present));
+    /// The owner says that this life of the resource has ended. Word of the end of an earlier life does not end the present
+    /// one.
+    pub fn end(&mut self, key: &ResourceKey, life: &SourceUid) {
+        let present = match self.wanted.get(key) {
+            Some(Wanted::Present(wanted)) => wanted.source_uid(),
+            _ => None,
+        };
+        if present.is_none_or(|present| present == *life) {
+            self.accept(key.clone(), Wanted::Absent(life.clone()));
+        } else {
+            self.bury(life.clone());
+        }
     }
 
-    /// The resource is gone, as was wanted: nothing is left to be remembered. Returns which life it was.
+    /// What is here is not what the owner had, and cannot be made so: a comparison shall find the difference.
+    pub fn unseal(&mut self, key: &ResourceKey) {
+        if let Some(Wanted::Present(object)) = self.wanted.get_mut(key)
+            && let Some(annotations) = &mut Arc::make_mut(object).metadata.annotations
+        {
+            annotations.remove(annotation::SEAL);
+        }
+    }
+
+    /// Takes what is here for what the owner wants, unless the owner has spoken: of the resource, or of the end of this
+    /// life of it. For a start before the owner is heard.
+    pub fn assume(&mut self, key: ResourceKey, present: Arc<Object>) {
+        let life = present.source_uid();
+        let wanted = match life {
+            Some(life) if self.tombstones.contains(&life) => Wanted::Absent(life),
+            _ => Wanted::Present(present),
+        };
+        self.wanted.entry(key).or_insert(wanted);
+    }
+
+    /// The resource is gone, as was wanted. Returns which life it was.
     pub fn forget_absent(&mut self, key: &ResourceKey) -> Option<SourceUid> {
         match self.wanted.get(key)? {
             Wanted::Absent(uid) => {
@@ -48,6 +106,17 @@ impl Mirror {
         }
     }
 
+    /// All that the owner has spoken of.
+    pub fn all(&self) -> impl Iterator<Item = (&ResourceKey, &Wanted)> {
+        self.wanted.iter()
+    }
+
+    /// All of one kind and namespace that the owner has spoken of.
+    pub fn in_namespace(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = (&ResourceKey, &Wanted)> {
+        let first = ResourceKey::new(kind, namespace, "");
+        self.wanted.range(first..).take_while(move |(key, _)| key.kind == kind && key.namespace == namespace)
+    }
+
     /// Number of resources.
     pub fn len(&self) -> usize {
         self.wanted.len()
@@ -56,5 +125,73 @@ impl Mirror {
     /// Whether the owner has not spoken of any resource.
     pub fn is_empty(&self) -> bool {
         self.wanted.is_empty()
+    }
+
+    fn bury(&mut self, life: SourceUid) {
+        if self.tombstones.insert(life.clone()) {
+            self.ended.push_back(life);
+        }
+        while self.ended.len() > TOMBSTONES {
+            if let Some(oldest) = self.ended.pop_front() {
+                self.tombstones.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// What the owner had when it sent this; nothing that an owner can have if that is not known.
+fn owners_digest(copy: &Object) -> Digest {
+    copy.annotation(annotation::SEAL)
+        .and_then(|seal| seal.split_once('.')?.0.parse().ok())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn key() -> ResourceKey {
+        ResourceKey::new(Kind::Application, "n", "a")
+    }
+
+    fn copy(life: &str) -> Arc<Object> {
+        let value = json!({"metadata": {"name": "a", "namespace": "n", "annotations": {annotation::SOURCE_UID: life}}});
+        Arc::new(serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_copy_that_turns_up_after_its_original_ended_is_to_go() {
+        let mut mirror = Mirror::default();
+        mirror.accept(key(), Wanted::Present(copy("1")));
+        mirror.accept(key(), Wanted::Absent(SourceUid("1".into())));
+        assert_eq!(mirror.forget_absent(&key()), Some(SourceUid("1".into())));
+        mirror.assume(key(), copy("1"));
+        assert_eq!(mirror.get(&key()), Some(&Wanted::Absent(SourceUid("1".into()))));
+    }
+
+    #[test]
+    fn the_owner_can_bring_a_life_back_but_a_copy_cannot() {
+        let mut mirror = Mirror::default();
+        mirror.accept(key(), Wanted::Absent(SourceUid("1".into())));
+        mirror.accept(key(), Wanted::Present(copy("1")));
+        assert_eq!(mirror.get(&key()), Some(&Wanted::Present(copy("1"))));
+        mirror.assume(key(), copy("2"));
+        assert_eq!(mirror.get(&key()), Some(&Wanted::Present(copy("1"))), "what is here outranked the owner");
+    }
+
+    #[test]
+    fn the_memory_of_ended_lives_is_bounded() {
+        let mut mirror = Mirror::default();
+        for n in 0..3 * TOMBSTONES {
+            mirror.accept(key(), Wanted::Absent(SourceUid(n.to_string())));
+            // One that comes back and ends again, over and over.
+            mirror.accept(key(), Wanted::Present(copy("again")));
+            mirror.accept(key(), Wanted::Absent(SourceUid("again".into())));
+        }
+        assert!(mirror.tombstones.len() <= TOMBSTONES);
+        assert!(mirror.ended.len() <= TOMBSTONES);
+        assert_eq!(mirror.len(), 1);
     }
 }

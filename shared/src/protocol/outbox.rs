@@ -149,7 +149,7 @@ impl<T> Entry<T> {
 /// The outbox of one peer.
 #[derive(Debug)]
 pub struct Outbox<T> {
-    entries: HashMap<Key, Entry<T>>,
+    entries: BTreeMap<Key, Entry<T>>,
     ready: VecDeque<Key>,
     in_flight: HashMap<EventId, Key>,
     due: BTreeSet<(Instant, Key)>,
@@ -158,7 +158,7 @@ pub struct Outbox<T> {
 impl<T> Default for Outbox<T> {
     fn default() -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: BTreeMap::new(),
             ready: VecDeque::new(),
             in_flight: HashMap::new(),
             due: BTreeSet::new(),

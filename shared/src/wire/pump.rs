@@ -25,6 +25,9 @@ use crate::protocol::outbox::{Item, Key, Outbox};
 
 /// How much of one stream is worked on at once.
 const LIMITS: Limits = Limits { waiting: 1024, running: 16 };
+/// How long a peer may take to say what it can do before it is taken for one that says nothing. A Go principal sends its
+/// metadata with its first event, and that may be long in coming.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Acknowledgements that may wait before nothing more is read: a peer that does not read cannot make us grow.
 const ACKS: usize = 1024;
 
@@ -96,6 +99,9 @@ pub trait Side: Send + Sync + 'static {
 
     /// The stream is open, and what was unacknowledged waits to be sent again: the place for requests of this stream.
     fn on_open(&self);
+    /// What both sides hold is to be compared now, with a peer of these features; none if it is not ours. Returns after
+    /// how long again; never on this stream if none.
+    fn compare(&self, peer: &Features) -> Option<Duration>;
     /// Writes the message for an outbox item, or `None` if there is nothing to say about it any more.
     fn render(&self, key: &Key, item: &Item<Outgoing>) -> Option<Event>;
     /// The lane of an event.
@@ -128,13 +134,12 @@ pub enum End {
 
 /// Runs one stream until it ends.
 ///
-/// `incoming` is what the peer says, `outgoing` what is said to it; `features` may become known while it runs, because a Go
-/// principal sends its metadata only with its first event. Everything unacknowledged in the outbox is sent again
+/// `incoming` is what the peer says, `outgoing` what is said to it; `features` may become known while it runs. Everything unacknowledged in the outbox is sent again
 /// first. Cancel safe: a pump that is dropped has acknowledged only what its handlers finished.
 pub async fn run<S: Side>(
     side: Arc<S>,
     outbox: Arc<SharedOutbox>,
-    features: watch::Receiver<Features>,
+    mut features: watch::Receiver<Option<Features>>,
     incoming: impl Stream<Item = Result<WireEvent, tonic::Status>> + Send,
     outgoing: mpsc::Sender<WireEvent>,
     cancel: CancellationToken,
@@ -147,6 +152,8 @@ pub async fn run<S: Side>(
     let mut running = FuturesUnordered::new();
     let mut acks: VecDeque<Event> = VecDeque::new();
     let mut next: Option<WireEvent> = None;
+    let mut unknown = features.borrow_and_update().is_none();
+    let mut comparison = Some(Instant::now() + if unknown { SILENCE } else { Duration::ZERO });
     loop {
         while let Some((lane, event)) = inbox.take() {
             let side = Arc::clone(&side);
@@ -159,7 +166,7 @@ pub async fn run<S: Side>(
         if next.is_none() {
             next = next_message(&*side, &outbox, &mut acks);
         }
-        let due = if next.is_none() { outbox.read(Outbox::next_due) } else { None };
+        let due = if next.is_none() { outbox.read(Outbox::next_due).map(Instant::from_std) } else { None };
         tokio::select! {
             biased;
             () = cancel.cancelled() => return End::Cancelled,
@@ -203,6 +210,14 @@ pub async fn run<S: Side>(
             },
             () = outbox.filled.notified(), if next.is_none() => {}
             () = sleep_until(due), if due.is_some() => {}
+            Ok(()) = features.changed(), if unknown => {
+                unknown = false;
+                comparison = Some(Instant::now());
+            }
+            () = sleep_until(comparison), if comparison.is_some() => {
+                let peer = features.borrow().clone().unwrap_or_default();
+                comparison = side.compare(&peer).map(|pause| Instant::now() + pause);
+            }
         }
     }
 }
@@ -249,13 +264,17 @@ fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, acks: &mut VecDeque<Ev
     }
 }
 
-fn refusal(features: &watch::Receiver<Features>, ack: Event, reason: &str) -> Event {
-    if features.borrow().has(Feature::Refusals) { codec::refusal(ack, reason) } else { ack }
+fn refusal(features: &watch::Receiver<Option<Features>>, ack: Event, reason: &str) -> Event {
+    if features.borrow().as_ref().is_some_and(|features| features.has(Feature::Refusals)) {
+        codec::refusal(ack, reason)
+    } else {
+        ack
+    }
 }
 
-async fn sleep_until(due: Option<std::time::Instant>) {
+async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due {
-        tokio::time::sleep_until(Instant::from_std(due)).await;
+        tokio::time::sleep_until(due).await;
     }
 }
 

@@ -23,7 +23,7 @@ async fn managed_mode_keeps_its_promises_on_real_clusters() {
         (agent.clone(), cluster("cluster-1").await),
         (other.clone(), cluster("cluster-2").await),
     ]);
-    let mut fleet = Fleet::start(cluster("cluster-0").await, clusters).await;
+    let mut fleet = Fleet::start(cluster("cluster-0").await, clusters, &[]).await;
     managed::everything(&fleet, &agent, &other).await;
     managed::what_happened_while_a_side_was_away_arrives(&mut fleet, &agent).await;
 }

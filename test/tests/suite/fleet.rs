@@ -3,7 +3,7 @@
 //! A side runs in a runtime of its own, so that killing it is what `kill -9` is: everything stops at its next await and
 //! nothing is cleaned up. Its API server lives on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,11 +12,11 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
-use tiphys_agent::options::{AdoptionPolicy, MismatchPolicy};
 use tiphys_shared::kube::kinds;
-use tiphys_shared::model::Kind;
+use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
+use tiphys_shared::protocol::ownership::{self, AdoptionPolicy, MismatchPolicy};
 use tiphys_shared::security::passwords::Credentials;
 use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
@@ -99,6 +99,8 @@ pub(crate) struct Fleet {
     address: SocketAddr,
     principal: Option<(Process, tiphys_principal::Handle)>,
     clusters: BTreeMap<String, Cluster>,
+    /// Names of the agents that own what they have.
+    autonomous: BTreeSet<String>,
     agents: BTreeMap<String, (Process, tiphys_agent::Handle)>,
 }
 
@@ -107,11 +109,22 @@ impl Fleet {
     /// A control plane with a principal, and agents with a cluster each, all of embedded API servers.
     pub(crate) async fn embedded(agents: &[&str]) -> Self {
         let clusters = agents.iter().map(|name| ((*name).to_owned(), Cluster::embedded())).collect();
-        Self::start(Cluster::embedded(), clusters).await
+        Self::start(Cluster::embedded(), clusters, &[]).await
+    }
+
+    #[cfg(not(feature = "real-cluster"))]
+    /// The same with agents that own what they have.
+    pub(crate) async fn autonomous(agents: &[&str]) -> Self {
+        let clusters = agents.iter().map(|name| ((*name).to_owned(), Cluster::embedded())).collect();
+        Self::start(Cluster::embedded(), clusters, agents).await
     }
 
     /// The same on the clusters given.
-    pub(crate) async fn start(control: Cluster, clusters: BTreeMap<String, Cluster>) -> Self {
+    pub(crate) async fn start(
+        control: Cluster,
+        clusters: BTreeMap<String, Cluster>,
+        autonomous: &[&str],
+    ) -> Self {
         static FLEETS: AtomicU32 = AtomicU32::new(0);
         // RUST_LOG=debug shows what a failing test did.
         _ = tracing_subscriber::fmt()
@@ -128,6 +141,7 @@ impl Fleet {
             address: ([127, 0, 0, 1], 0).into(),
             principal: None,
             clusters,
+            autonomous: autonomous.iter().map(|name| (*name).to_owned()).collect(),
             agents: BTreeMap::new(),
         };
         create_namespace(&fleet.control.client(), &fleet.namespace).await;
@@ -159,11 +173,7 @@ impl Fleet {
         let (bound, handle) = runtime
             .spawn(async move {
                 let config = tiphys_principal::Config {
-                    client: control.client(),
-                    namespace,
-                    allowed_namespaces: vec![NamePattern::new("*").unwrap()],
-                    destination_based_mapping: false,
-                    label_selector: None,
+                    control_plane: control_plane(control.client(), &namespace),
                     listen,
                     tls: Some(tls),
                     auth: AuthRule::parse("mtls:CN=([^,]+)").unwrap(),
@@ -171,7 +181,6 @@ impl Fleet {
                     client_cert_subject_match: false,
                     issuer,
                     max_message_size: 16 << 20,
-                    registry: prometheus::Registry::new(),
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
                 let handle = bound.handle();
@@ -194,27 +203,21 @@ impl Fleet {
     pub(crate) fn start_agent(&mut self, name: &str) {
         let dial = self.dial(name);
         let (cluster, namespace) = (self.clusters[name].clone(), self.namespace.clone());
+        let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
         let (sender, receiver) = std::sync::mpsc::channel();
         let cancel = stop.clone();
         runtime.spawn(async move {
-            let agent = tiphys_agent::Agent::new(tiphys_agent::Config {
-                client: cluster.client(),
-                namespace,
-                allowed_namespaces: Vec::new(),
-                destination_based_mapping: false,
-                mismatch_policy: MismatchPolicy::Recreate,
-                adoption_policy: AdoptionPolicy::Always,
-                label_selector: None,
+            let link = tiphys_agent::connection::Grpc {
                 dial,
                 credentials: Credentials::Mtls,
+                namespace: namespace.clone(),
                 version: "test".to_owned(),
                 compression: false,
                 max_message_size: 16 << 20,
-                heartbeat: None,
-                registry: prometheus::Registry::new(),
-            });
+            };
+            let agent = tiphys_agent::Agent::new(agent_config(mode, cluster.client(), &namespace), link);
             sender.send(agent.handle()).unwrap();
             agent.run(cancel).await
         });
@@ -295,6 +298,41 @@ impl Fleet {
             (sent && said).then_some(())
         })
         .await;
+    }
+}
+
+/// How long until what was lost is found, where nothing else brings it to light.
+pub(crate) const RESYNC: Duration = Duration::from_secs(2);
+
+/// A control plane that serves every namespace.
+pub(crate) fn control_plane(client: Client, namespace: &str) -> tiphys_principal::ControlPlaneConfig {
+    tiphys_principal::ControlPlaneConfig {
+        client,
+        namespace: namespace.to_owned(),
+        allowed_namespaces: vec![NamePattern::new("*").unwrap()],
+        destination_based_mapping: false,
+        namespace_creation: None,
+        label_selector: None,
+        resync_interval: Some(RESYNC),
+        registry: prometheus::Registry::new(),
+    }
+}
+
+/// An agent as its defaults have it.
+pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphys_agent::Config {
+    tiphys_agent::Config {
+        mode,
+        client,
+        namespace: namespace.to_owned(),
+        allowed_namespaces: Vec::new(),
+        destination_based_mapping: false,
+        create_namespaces: false,
+        policy: ownership::Policy { mismatch: MismatchPolicy::Recreate, adoption: AdoptionPolicy::Always },
+        on_return: None,
+        label_selector: None,
+        resync_interval: Some(RESYNC),
+        heartbeat: None,
+        registry: prometheus::Registry::new(),
     }
 }
 

@@ -7,13 +7,14 @@ use kube::api::{Api, PostParams};
 use kube::core::DynamicObject;
 use serde_json::json;
 use tiphys_apiserver::ApiServer;
-use tiphys_shared::kube::backend::{Backend, Decision, Done};
+use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::{Change, Informer, Scope};
 use tiphys_shared::kube::kinds;
 use tiphys_shared::kube::material::{Place, Places, Reader};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Kind, Object, ResourceKey};
 use tiphys_shared::process::clock;
+use tiphys_shared::protocol::ownership::Decision;
 use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::tls::{Material, Policy, ServerTls};
 use tokio::sync::mpsc;
@@ -36,7 +37,7 @@ fn key(name: &str) -> ResourceKey {
 }
 
 fn scope() -> Scope {
-    Scope { kind: Kind::Application, namespace: None, labels: None }
+    Scope { kind: Kind::Application, namespace: None, labels: None, fields: None }
 }
 
 fn told(change: &Change) -> String {

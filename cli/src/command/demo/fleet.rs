@@ -11,10 +11,13 @@ use kube::{Api, Client};
 use prometheus::Registry;
 use tempfile::TempDir;
 use tiphys_agent::Agent;
-use tiphys_agent::options::{AdoptionPolicy, MismatchPolicy};
+use tiphys_agent::connection::Grpc;
 use tiphys_apiserver::ApiServer;
+use tiphys_principal::ControlPlaneConfig;
+use tiphys_shared::model::Mode;
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
+use tiphys_shared::protocol::ownership::{self, AdoptionPolicy, MismatchPolicy};
 use tiphys_shared::security::passwords::Credentials;
 use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
@@ -37,6 +40,8 @@ const CONTROL_PLANE: &str = "control-plane";
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long each kind of part gets to end.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Mean pause between two comparisons of what both sides hold: the default.
+const RESYNC: Duration = Duration::from_secs(60);
 /// Largest gRPC message: upstream's default.
 const MESSAGE_SIZE: usize = 200 * 1024 * 1024;
 const CRDS: [&str; 3] = [
@@ -308,11 +313,16 @@ async fn start_principal(
         |error: &(dyn std::error::Error + 'static)| Failure::because("cannot start the principal", error);
     let tls = ServerTls::new(&server_material(&pki.ca)?, Policy::mutual()).map_err(|error| failed(&error))?;
     let bound = tiphys_principal::bind(tiphys_principal::Config {
-        client: control.client.clone(),
-        namespace: NAMESPACE.to_owned(),
-        allowed_namespaces: vec![NamePattern::new("*").map_err(|error| failed(&error))?],
-        destination_based_mapping: false,
-        label_selector: None,
+        control_plane: ControlPlaneConfig {
+            client: control.client.clone(),
+            namespace: NAMESPACE.to_owned(),
+            allowed_namespaces: vec![NamePattern::new("*").map_err(|error| failed(&error))?],
+            destination_based_mapping: false,
+            namespace_creation: None,
+            label_selector: None,
+            resync_interval: Some(RESYNC),
+            registry: registry.clone(),
+        },
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         tls: Some(tls),
         auth: AuthRule::parse("mtls:subject:CN=([^,]+)").map_err(|error| failed(&error))?,
@@ -320,7 +330,6 @@ async fn start_principal(
         client_cert_subject_match: true,
         issuer: pki.issuer.clone(),
         max_message_size: MESSAGE_SIZE,
-        registry: registry.clone(),
     })
     .await
     .map_err(|error| failed(&error))?;
@@ -343,22 +352,29 @@ fn start_agent(
         .issue_client::<&str>(&cluster.name, &[], clock::now(), LIFETIME)
         .map_err(|error| failed(&error))?;
     let tls = ClientTls::new(&material, Policy::default(), false).map_err(|error| failed(&error))?;
-    let agent = Agent::new(tiphys_agent::Config {
+    let config = tiphys_agent::Config {
+        mode: Mode::Managed,
         client: cluster.client.clone(),
         namespace: NAMESPACE.to_owned(),
         allowed_namespaces: Vec::new(),
         destination_based_mapping: false,
-        mismatch_policy: MismatchPolicy::Recreate,
-        adoption_policy: AdoptionPolicy::Always,
+        create_namespaces: false,
+        policy: ownership::Policy { mismatch: MismatchPolicy::Recreate, adoption: AdoptionPolicy::Always },
+        on_return: None,
         label_selector: None,
+        resync_interval: Some(RESYNC),
+        heartbeat: None,
+        registry: Registry::new(),
+    };
+    let link = Grpc {
         dial: DialOptions::new(principal.ip().to_string(), principal.port(), Some(tls)),
         credentials: Credentials::Mtls,
+        namespace: NAMESPACE.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         compression: false,
         max_message_size: MESSAGE_SIZE,
-        heartbeat: None,
-        registry: Registry::new(),
-    });
+    };
+    let agent = Agent::new(config, link);
     let handle = agent.handle();
     layer.spawn(|stop| async move {
         agent.run(stop).await.map_err(|error| Failure::because("an agent failed", &error))

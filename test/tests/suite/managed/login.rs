@@ -6,7 +6,6 @@ use tiphys_proto::auth::authentication_client::AuthenticationClient;
 use tiphys_proto::auth::{AuthRequest, RefreshTokenRequest};
 use tiphys_proto::version::VersionRequest;
 use tiphys_proto::version::version_client::VersionClient;
-use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::security::passwords::{self, Passwords};
 use tiphys_shared::security::secret::Secret;
 use tiphys_shared::security::subject::AuthRule;
@@ -15,7 +14,7 @@ use tiphys_shared::wire::transport::{self, DialOptions};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
 
-use super::super::fleet::{Cluster, create_namespace};
+use super::super::fleet::{Cluster, control_plane, create_namespace};
 
 fn login(user: &str, password: &str) -> AuthRequest {
     AuthRequest {
@@ -40,11 +39,7 @@ async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobo
         .unwrap();
     let stop = CancellationToken::new();
     let bound = tiphys_principal::bind(tiphys_principal::Config {
-        client: control.client(),
-        namespace: "argocd".into(),
-        allowed_namespaces: vec![NamePattern::new("*").unwrap()],
-        destination_based_mapping: false,
-        label_selector: None,
+        control_plane: control_plane(control.client(), "argocd"),
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
         auth: AuthRule::parse(&format!("userpass:{}", file.display())).unwrap(),
@@ -52,7 +47,6 @@ async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobo
         client_cert_subject_match: false,
         issuer: Issuer::generate(2048).unwrap().0,
         max_message_size: 1 << 20,
-        registry: prometheus::Registry::new(),
     })
     .await
     .unwrap();

@@ -5,10 +5,10 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tiphys_shared::kube::backend::Decision;
 use tiphys_shared::model::Object;
 use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::object::ObjectExt as _;
+use tiphys_shared::protocol::ownership::{self, Decision};
 
 /// Condition that shows what an agent could not do.
 const AGENT_ERROR: &str = "AgentError";
@@ -30,17 +30,40 @@ pub(crate) fn take_status(
     if incoming.field("status") != existing.field("status") {
         next.set_field("status", incoming.field("status").cloned());
     }
-    if !pending && incoming.field("operation").is_none() && existing.field("operation").is_some() {
-        next.set_field("operation", None);
+    if !pending {
+        end(&mut next, incoming);
     }
-    if !pending
-        && incoming.annotation(annotation::REFRESH).is_none()
-        && existing.annotation(annotation::REFRESH).is_some()
-        && let Some(annotations) = &mut next.metadata.annotations
+    replace_if_changed(existing, next, now)
+}
+
+/// What the agent's original does not show of requests is off; the rest of what is shown follows the agent anyway.
+///
+/// `life` is the original's UID; `pending` as in [`take_status`].
+pub(crate) fn end_requests(
+    existing: Option<&Object>,
+    incoming: &Object,
+    life: &str,
+    pending: bool,
+) -> Decision {
+    let Some(existing) = existing.filter(|it| it.source_uid().is_some_and(|uid| uid.0 == life)) else {
+        return Decision::Nothing;
+    };
+    let mut next = existing.clone();
+    if !pending {
+        end(&mut next, incoming);
+    }
+    if next == *existing { Decision::Nothing } else { Decision::Replace(Box::new(next)) }
+}
+
+fn end(shown: &mut Object, incoming: &Object) {
+    if incoming.field("operation").is_none() && shown.field("operation").is_some() {
+        ownership::clear_operation(shown);
+    }
+    if incoming.annotation(annotation::REFRESH).is_none()
+        && let Some(annotations) = &mut shown.metadata.annotations
     {
         annotations.remove(annotation::REFRESH);
     }
-    replace_if_changed(existing, next, now)
 }
 
 /// Whether the Application shows a request, an operation or a refresh, that the cluster does not show.

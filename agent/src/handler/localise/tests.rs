@@ -1,6 +1,10 @@
 use std::sync::Arc;
 
 use tiphys_shared::model::SourceUid;
+use tiphys_shared::protocol::mirror::Wanted;
+use tiphys_shared::protocol::ownership::{
+    AdoptionPolicy, Decision, MismatchPolicy, Policy, assume, decide, set_operation, terminate_operation,
+};
 
 use super::*;
 
@@ -21,7 +25,7 @@ fn original(uid: &str) -> Object {
 }
 
 fn wanted(uid: &str) -> Wanted {
-    Wanted::Present(Arc::new(localise(Kind::Application, &original(uid), "argocd", Some("principal"))))
+    Wanted::Present(Arc::new(localise(Kind::Application, &original(uid), "argocd", Some("principal"), false)))
 }
 
 /// What the API server makes of an object.
@@ -38,12 +42,12 @@ fn stored(decision: Decision) -> Object {
 }
 
 fn decide_here(existing: Option<&Object>, wanted: &Wanted, policy: Policy) -> Decision {
-    decide(Kind::Application, existing, Some(wanted), policy)
+    decide(Kind::Application, Scope::Spec, existing, Some(wanted), policy)
 }
 
 #[test]
 fn a_copy_has_the_clusters_destination_and_says_where_it_comes_from() {
-    let local = localise(Kind::Application, &original("u1"), "argocd", Some("principal"));
+    let local = localise(Kind::Application, &original("u1"), "argocd", Some("principal"), false);
     assert_eq!(
         local.at(&["spec", "destination"]),
         Some(&json!({"name": "in-cluster", "namespace": "guests"}))
@@ -118,11 +122,21 @@ fn a_copy_of_an_earlier_life_is_replaced_or_reparented_as_the_policy_says() {
     assert_eq!(next.source_uid(), Some(SourceUid("u2".into())));
     let mut annotated = original("u2");
     annotated.annotate(annotation::MISMATCH_POLICY, "upsert");
-    let annotated =
-        Wanted::Present(Arc::new(localise(Kind::Application, &annotated, "argocd", Some("principal"))));
+    let annotated = Wanted::Present(Arc::new(localise(
+        Kind::Application,
+        &annotated,
+        "argocd",
+        Some("principal"),
+        false,
+    )));
     assert!(matches!(decide_here(Some(&existing), &annotated, POLICY), Decision::Replace(_)));
-    let other_principal =
-        Wanted::Present(Arc::new(localise(Kind::Application, &original("u2"), "argocd", Some("standby"))));
+    let other_principal = Wanted::Present(Arc::new(localise(
+        Kind::Application,
+        &original("u2"),
+        "argocd",
+        Some("standby"),
+        false,
+    )));
     assert!(matches!(decide_here(Some(&existing), &other_principal, POLICY), Decision::Replace(_)));
 }
 
@@ -133,30 +147,50 @@ fn what_was_here_before_is_adopted_unless_the_policy_forbids_it() {
     assert!(matches!(decide_here(Some(&before), &wanted("u1"), POLICY), Decision::Replace(_)));
     let never = Policy { adoption: AdoptionPolicy::Never, ..POLICY };
     assert_eq!(decide_here(Some(&before), &wanted("u1"), never), Decision::Nothing);
-    let mut annotated = original("u1");
-    annotated.annotate(annotation::ADOPTION_POLICY, "always");
-    let annotated = Wanted::Present(Arc::new(localise(Kind::Application, &annotated, "argocd", None)));
-    assert!(matches!(decide_here(Some(&before), &annotated, never), Decision::Replace(_)));
+    before.annotate(annotation::ADOPTION_POLICY, "always");
+    assert!(matches!(decide_here(Some(&before), &wanted("u1"), never), Decision::Replace(_)));
+    before.annotate(annotation::ADOPTION_POLICY, "never");
+    assert_eq!(decide_here(Some(&before), &wanted("u1"), POLICY), Decision::Nothing);
 }
 
 #[test]
-fn an_operation_is_started_on_the_right_life_only_and_not_while_one_is_stopped() {
+fn an_operation_is_started_once_and_not_while_one_is_stopped() {
     let mut existing = stored(decide_here(None, &wanted("u1"), POLICY));
-    assert!(set_operation(None, &original("u1")).is_err());
-    assert!(set_operation(Some(&existing), &original("u2")).is_err());
-    let next = stored(set_operation(Some(&existing), &original("u1")).unwrap());
-    assert_eq!(next.field("operation"), Some(&json!({"sync": {}})));
-    assert_eq!(set_operation(Some(&next), &original("u1")), Ok(Decision::Nothing));
+    let sync = json!({"sync": {}});
+    let next = stored(set_operation(&existing, &sync, Some("first")));
+    assert_eq!(next.field("operation"), Some(&sync));
+    // Argo CD has taken it, and the request comes again.
+    let mut taken = next;
+    taken.set_field("operation", None);
+    assert_eq!(set_operation(&taken, &sync, Some("first")), Decision::Nothing);
+    assert!(matches!(set_operation(&taken, &sync, Some("second")), Decision::Replace(_)));
     existing.set_field("status", Some(json!({"operationState": {"phase": "Running"}})));
-    let stopping = stored(terminate_operation(Some(&existing), &original("u1")).unwrap());
+    let stopping = stored(terminate_operation(&existing));
     assert_eq!(stopping.at(&["status", "operationState", "phase"]), Some(&json!("Terminating")));
-    assert_eq!(set_operation(Some(&stopping), &original("u1")), Ok(Decision::Nothing));
-    assert_eq!(terminate_operation(Some(&stopping), &original("u1")), Ok(Decision::Nothing));
+    assert_eq!(stored(set_operation(&stopping, &sync, Some("third"))).field("operation"), None);
+    assert_eq!(set_operation(&stopping, &sync, None), Decision::Nothing);
+    assert_eq!(terminate_operation(&stopping), Decision::Nothing);
+}
+
+#[test]
+fn a_request_has_one_name_for_one_content() {
+    use tiphys_shared::protocol::ownership::{Requested, name_operation, requested};
+
+    let mut application = original("u1");
+    assert_eq!(requested(&application), Requested::Unnamed);
+    application = stored(name_operation(&application, "one"));
+    let Requested::Named(first) = requested(&application) else { panic!("it has no name") };
+    let first = first.to_owned();
+    assert_eq!(name_operation(&application, "two"), Decision::Nothing);
+    application.set_field("operation", Some(json!({"sync": {"revision": "v2"}})));
+    assert_eq!(requested(&application), Requested::Unnamed, "another operation has the first one's name");
+    application = stored(name_operation(&application, "two"));
+    assert_ne!(requested(&application), Requested::Named(&first));
 }
 
 #[test]
 fn what_is_assumed_at_the_start_leaves_what_is_here_alone() {
     let existing = stored(decide_here(None, &wanted("u1"), POLICY));
-    let assumed = Wanted::Present(Arc::new(assume(Kind::Application, &existing).unwrap()));
+    let assumed = Wanted::Present(Arc::new(assume(Kind::Application, Scope::Spec, &existing).unwrap()));
     assert_eq!(decide_here(Some(&existing), &assumed, POLICY), Decision::Nothing);
 }

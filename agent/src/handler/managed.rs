@@ -1,0 +1,119 @@
+//! What a managed cluster is told: which resources it is to have.
+
+use std::sync::Arc;
+
+use tiphys_shared::kube::backend::Error;
+use tiphys_shared::model::argocd::annotation;
+use tiphys_shared::model::event::Payload;
+use tiphys_shared::model::object::ObjectExt as _;
+use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, Target};
+use tiphys_shared::protocol::mirror::Wanted;
+use tiphys_shared::protocol::ownership;
+use tiphys_shared::wire::pump::{Outcome, persist};
+
+use super::localise::localise;
+use super::{ClusterSide, PATIENCE, failed};
+
+impl ClusterSide {
+    pub(super) async fn managed(&self, event: &Event) -> Outcome {
+        match (Kind::of_target(&event.target), &event.kind, &event.payload) {
+            (Some(kind), EventKind::Create | EventKind::SpecUpdate, Payload::Object(object)) => {
+                self.resource(kind, object, event.principal_uid.as_deref()).await
+            }
+            (Some(kind), EventKind::Delete, Payload::Object(object)) => self.gone(kind, object).await,
+            _ => self.request(event),
+        }
+    }
+
+    fn request(&self, event: &Event) -> Outcome {
+        match (&event.target, &event.kind, &event.payload) {
+            (Target::ResourceResync, EventKind::RequestResourceResync, _) => {
+                self.outbound.request_resync();
+                Outcome::Done
+            }
+            (Target::ResourceResync, EventKind::ResponseSyncedResource, Payload::SyncedResource(named)) => {
+                if let Some(kind) = Kind::parse(&named.kind)
+                    && let Ok(key) = self.outbound.namespaces.key(kind, &named.namespace, &named.name)
+                {
+                    let held = self.outbound.reconciler.stores.of(kind).get(&key);
+                    self.outbound.request_update(&key, held.as_deref());
+                }
+                Outcome::Done
+            }
+            (target, kind, _) => {
+                Outcome::Refused(format!("a managed agent does not take {kind} of {target}"))
+            }
+        }
+    }
+
+    async fn resource(&self, kind: Kind, incoming: &Object, principal_uid: Option<&str>) -> Outcome {
+        if incoming.is_deleting() {
+            return self.gone(kind, incoming).await;
+        }
+        let key = match self.key(kind, incoming) {
+            Ok(key) => key,
+            Err(outcome) => return outcome,
+        };
+        let namespaces = &self.outbound.namespaces;
+        let remapped = kind == Kind::Application && namespaces.is_remapped(incoming.namespace());
+        let local = Arc::new(localise(kind, incoming, &key.namespace, principal_uid, remapped));
+        let reconciler = &self.outbound.reconciler;
+        let existing = reconciler.stores.of(kind).get(&key);
+        if ownership::refuses_adoption(existing.as_deref(), reconciler.policy(kind)) {
+            let reason = format!(
+                "an object of this name is there already, and the adoption policy is never: delete it there, or allow \
+                 its adoption with the annotation {}: always",
+                annotation::ADOPTION_POLICY
+            );
+            self.outbound.report_failure(&key, &reason);
+            return Outcome::Refused(reason);
+        }
+        reconciler.mirror.lock().accept(key.clone(), Wanted::Present(local));
+        self.reconcile(&key, incoming.annotation(annotation::REFRESH)).await
+    }
+
+    async fn gone(&self, kind: Kind, incoming: &Object) -> Outcome {
+        let key = match self.key(kind, incoming) {
+            Ok(key) => key,
+            Err(outcome) => return outcome,
+        };
+        let life = incoming.origin();
+        self.outbound.reconciler.mirror.lock().end(&key, &life);
+        let outcome = self.reconcile(&key, None).await;
+        let is_here = self
+            .outbound
+            .reconciler
+            .stores
+            .of(kind)
+            .get(&key)
+            .is_some_and(|object| object.source_uid().as_ref() == Some(&life));
+        if outcome == Outcome::Done && !is_here {
+            self.outbound.report_absent(&key, life);
+        }
+        outcome
+    }
+
+    /// Makes the resource what is wanted, and has Argo CD look again if that is asked for. The wish is no part of what is
+    /// wanted: Argo CD takes it away when it has looked.
+    async fn reconcile(&self, key: &ResourceKey, refresh: Option<&str>) -> Outcome {
+        let reconciler = &self.outbound.reconciler;
+        let decide = |existing: Option<&Object>| {
+            let decision = reconciler.decide(key, existing);
+            match refresh {
+                Some(refresh) => ownership::with_refresh(decision, existing, refresh),
+                None => decision,
+            }
+        };
+        match persist(PATIENCE, Error::is_transient, || reconciler.act(key, decide)).await {
+            Ok(_) => Outcome::Done,
+            Err(error) => {
+                if !error.is_transient() {
+                    // What this cluster will not have is not what it holds: the comparison shall find it again.
+                    reconciler.mirror.lock().unseal(key);
+                    self.outbound.report_failure(key, &error.to_string());
+                }
+                failed(&error)
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What is shown of autonomous agents: undone when users edit it, and asked of the cluster when they ask for something.
+
+use std::sync::Arc;
+
+use tiphys_shared::kube::informer::Change;
+use tiphys_shared::kube::reconciler::Cause;
+use tiphys_shared::model::argocd::annotation;
+use tiphys_shared::model::object::ObjectExt as _;
+use tiphys_shared::model::{AgentName, Kind, Mode, Object};
+use tiphys_shared::protocol::ownership::{self, Decision};
+use tiphys_shared::protocol::resync::digest::Scope;
+
+use super::Outbound;
+use crate::agents::Agent;
+use crate::handler::mirrored::{Place, agent_of_project};
+use crate::metrics::Verb;
+
+impl Outbound {
+    /// Where things of an agent are shown.
+    pub(crate) fn place<'a>(&'a self, agent: &'a AgentName) -> Place<'a> {
+        Place { agent, namespace: &self.mapping.namespace }
+    }
+
+    /// The agent whose resource is shown there, if it is autonomous or not known yet.
+    fn agent_shown(&self, kind: Kind, object: &Object) -> Option<AgentName> {
+        let name = match kind {
+            Kind::Application => object.namespace(),
+            Kind::AppProject => agent_of_project(object)?,
+            Kind::Repository | Kind::GpgKey => return None,
+        };
+        let name = AgentName::new(name).ok()?;
+        let mode = self.agents.get(&name).map(|agent| agent.mode);
+        (mode != Some(Mode::Managed)).then_some(name)
+    }
+
+    /// Whether this is shown, not owned: it has a source, and its agent is autonomous; or, of an agent that has not come yet
+    /// since this process started, it is sealed.
+    pub(super) fn is_mirror(&self, kind: Kind, object: &Object) -> bool {
+        if !matches!(kind, Kind::Application | Kind::AppProject) {
+            return false;
+        }
+        if self.reconciler.mirror.lock().get(&object.key(kind)).is_some() {
+            return true;
+        }
+        let Some(name) = self.agent_shown(kind, object) else { return false };
+        object.source_uid().is_some()
+            && (self.agents.get(&name).is_some() || object.annotation(annotation::SEAL).is_some())
+    }
+
+    /// Takes in a change of what is shown.
+    pub(super) fn mirror_changed(&self, kind: Kind, change: &Change) {
+        let key = change.object().key(kind);
+        let verb = match change {
+            Change::Applied { old, new } => {
+                if old.is_none() {
+                    self.assume_mirror(kind, new);
+                }
+                if self.reconciler.decide(&key, Some(new)) != Decision::Nothing {
+                    self.reconciler.mark(key, Cause::Changed);
+                }
+                if kind == Kind::Application
+                    && let Some(agent) = self.agent_shown(kind, new).and_then(|name| self.agents.get(&name))
+                {
+                    self.tell_operation(&agent, old.as_ref(), new);
+                    let refresh = |object: &Object| object.annotation(annotation::REFRESH).map(str::to_owned);
+                    let wish = refresh(new);
+                    if wish.is_some() && wish != old.as_ref().and_then(|old| refresh(old)) {
+                        agent.put(kind, new, false);
+                    }
+                }
+                if old.is_some() { Verb::Updated } else { Verb::Created }
+            }
+            Change::Gone(last) => {
+                let wanted = self.reconciler.mirror.lock().forget_absent(&key).is_none();
+                if wanted && self.reconciler.decide(&key, None) != Decision::Nothing {
+                    tracing::info!(%key, "was deleted here without its agent's word; it comes back");
+                    self.reconciler.mark(key, Cause::Deleted(last.origin()));
+                }
+                Verb::Deleted
+            }
+        };
+        self.metrics.count(kind, verb);
+    }
+
+    fn assume_mirror(&self, kind: Kind, object: &Arc<Object>) {
+        if let Some(assumed) = ownership::assume(kind, Scope::Whole, object) {
+            self.reconciler.mirror.lock().assume(object.key(kind), Arc::new(assumed));
+        }
+    }
+
+    /// The agent came for the first time since this process started: what is shown of it is taken for what it has, until the
+    /// comparison says otherwise; and users may have asked for something.
+    pub(super) fn assume_mirrors(&self, agent: &Agent) {
+        for (kind, object) in self.shown(&agent.name) {
+            self.assume_mirror(kind, &object);
+            if kind == Kind::Application {
+                self.repeat_requests(agent, &object);
+            }
+        }
+    }
+
+    /// Everything that is shown of an agent.
+    pub(super) fn shown(&self, agent: &AgentName) -> Vec<(Kind, Arc<Object>)> {
+        let place = self.place(agent);
+        let applications = self.stores.applications.in_namespace(agent.as_str());
+        let projects = self.stores.projects.in_namespace(&self.mapping.namespace);
+        let applications = applications.into_iter().map(|object| (Kind::Application, object));
+        let projects = projects.into_iter().map(|object| (Kind::AppProject, object));
+        projects
+            .chain(applications)
+            .filter(|(kind, object)| object.source_uid().is_some() && place.name(object, *kind).is_some())
+            .collect()
+    }
+}

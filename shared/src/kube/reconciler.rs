@@ -1,0 +1,229 @@
+//! Brings copies to what their owner wants, one resource at a time.
+//!
+//! Two things lead here: an event changed what is wanted, or a change on this side left what is wanted. Both end in the
+//! same decision, and for one resource never at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::backend::{Backend, Done, Error};
+use super::informer::Stores;
+use crate::model::object::ObjectExt as _;
+use crate::model::{Kind, Object, ResourceKey, SourceUid};
+use crate::process::options::NamePattern;
+use crate::protocol::mirror::Mirror;
+use crate::protocol::ownership::{self, AdoptionPolicy, Decision, Policy};
+use crate::protocol::resync::digest::Scope;
+
+/// How many resources are mended at once.
+const WORKERS: usize = 8;
+/// Pause before what could not be mended is tried again.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Which namespaces are created when a resource needs them.
+#[derive(Clone, Debug, Default)]
+pub struct NamespaceCreation {
+    /// Those that match; all without it.
+    pub pattern: Option<NamePattern>,
+    /// Labels that they get.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Why a copy is to be mended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It was changed here.
+    Changed,
+    /// A copy of this life was deleted here.
+    Deleted(SourceUid),
+}
+
+/// How copies are held.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// What of them follows the owner.
+    pub scope: Scope,
+    /// How conflicts about a name are settled.
+    pub policy: Policy,
+    /// Kinds that are never taken over, whatever the policy.
+    pub never_adopted: &'static [Kind],
+    /// Whether namespaces are created.
+    pub namespaces: Option<NamespaceCreation>,
+    /// The operation that an Application starts with when it comes back after it was deleted here.
+    pub on_return: Option<Value>,
+}
+
+/// Reconciles.
+#[derive(Debug)]
+pub struct Reconciler {
+    /// What is here.
+    pub stores: Stores,
+    /// What the owner wants.
+    pub mirror: Mutex<Mirror>,
+    /// How copies are held.
+    pub rules: Rules,
+    backend: Backend,
+    busy: Mutex<HashMap<ResourceKey, Arc<tokio::sync::Mutex<()>>>>,
+    dirty: Mutex<BTreeMap<ResourceKey, Cause>>,
+    marked: Notify,
+}
+
+impl Reconciler {
+    /// A reconciler that knows of nothing wanted yet.
+    pub fn new(stores: Stores, backend: Backend, rules: Rules) -> Self {
+        Self {
+            stores,
+            mirror: Mutex::default(),
+            rules,
+            backend,
+            busy: Mutex::default(),
+            dirty: Mutex::default(),
+            marked: Notify::new(),
+        }
+    }
+
+    /// What is to be done about the resource as it is in `existing`.
+    pub fn decide(&self, key: &ResourceKey, existing: Option<&Object>) -> Decision {
+        let wanted = self.mirror.lock().get(key).cloned();
+        ownership::decide(key.kind, self.rules.scope, existing, wanted.as_ref(), self.policy(key.kind))
+    }
+
+    /// How conflicts about a name of this kind are settled.
+    pub fn policy(&self, kind: Kind) -> Policy {
+        let mut policy = self.rules.policy;
+        if self.rules.never_adopted.contains(&kind) {
+            policy.adoption = AdoptionPolicy::Never;
+        }
+        policy
+    }
+
+    /// Makes the resource what is wanted now.
+    ///
+    /// # Errors
+    /// As [`Backend::reconcile`].
+    pub async fn reconcile(&self, key: &ResourceKey) -> Result<Done, Error> {
+        self.act(key, |existing| self.decide(key, existing)).await
+    }
+
+    /// Makes the resource what `decide` says. Two acts on one resource follow each other.
+    ///
+    /// # Errors
+    /// As [`Backend::reconcile`].
+    pub async fn act(
+        &self,
+        key: &ResourceKey,
+        decide: impl Fn(Option<&Object>) -> Decision,
+    ) -> Result<Done, Error> {
+        self.in_turn(key, async {
+            let done = self.write(key, decide).await?;
+            self.stores.of(key.kind).wrote(&done);
+            Ok(done)
+        })
+        .await
+    }
+
+    /// The same, but the watch's own word of it shall be news.
+    ///
+    /// # Errors
+    /// As [`Backend::reconcile`].
+    pub async fn act_unseen(
+        &self,
+        key: &ResourceKey,
+        decide: impl Fn(Option<&Object>) -> Decision,
+    ) -> Result<Done, Error> {
+        self.in_turn(key, self.write(key, decide)).await
+    }
+
+    async fn in_turn<T>(&self, key: &ResourceKey, act: impl Future<Output = T>) -> T {
+        let turn = Arc::clone(self.busy.lock().entry(key.clone()).or_default());
+        let outcome = {
+            let _mine = turn.lock().await;
+            act.await
+        };
+        drop(turn);
+        let mut busy = self.busy.lock();
+        if busy.get(key).is_some_and(|turn| Arc::strong_count(turn) == 1) {
+            busy.remove(key);
+        }
+        outcome
+    }
+
+    async fn write(
+        &self,
+        key: &ResourceKey,
+        decide: impl Fn(Option<&Object>) -> Decision,
+    ) -> Result<Done, Error> {
+        let store = self.stores.of(key.kind);
+        match self.backend.reconcile(key, store.get(key), &decide).await {
+            Err(error) if error.is_missing_namespace() && self.creates(&key.namespace) => {
+                let labels = self.rules.namespaces.as_ref().map(|creation| creation.labels.clone());
+                self.backend.create_namespace(key, &labels.unwrap_or_default()).await?;
+                tracing::info!(namespace = key.namespace, "created a namespace");
+                self.backend.reconcile(key, store.get(key), &decide).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn creates(&self, namespace: &str) -> bool {
+        self.rules.namespaces.as_ref().is_some_and(|creation| {
+            creation.pattern.as_ref().is_none_or(|pattern| pattern.matches(namespace))
+        })
+    }
+
+    /// Makes the resource what is wanted, soon and in the background: somebody here changed or deleted it.
+    pub fn mark(&self, key: ResourceKey, cause: Cause) {
+        self.dirty.lock().insert(key, cause);
+        self.marked.notify_one();
+    }
+
+    async fn mend_one(&self, key: &ResourceKey, cause: &Cause) -> Result<Done, Error> {
+        self.act(key, |existing| match (self.decide(key, existing), cause, &self.rules.on_return) {
+            (Decision::Create(mut object), Cause::Deleted(life), Some(operation))
+                if key.kind == Kind::Application && object.source_uid().as_ref() == Some(life) =>
+            {
+                object.set_field("operation", Some(operation.clone()));
+                Decision::Create(object)
+            }
+            (decision, ..) => decision,
+        })
+        .await
+    }
+
+    /// Mends what is marked until cancelled. What cannot be mended now is tried again.
+    pub async fn mend(&self, cancel: CancellationToken, on_done: impl Fn(&ResourceKey, &Done)) {
+        let mut running = FuturesUnordered::new();
+        let mut failed: Vec<(ResourceKey, Cause)> = Vec::new();
+        loop {
+            while running.len() < WORKERS {
+                let Some((key, cause)) = self.dirty.lock().pop_first() else { break };
+                running.push(async move { (self.mend_one(&key, &cause).await, key, cause) });
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                Some((outcome, key, cause)) = running.next(), if !running.is_empty() => match outcome {
+                    Ok(done) => on_done(&key, &done),
+                    Err(error) => {
+                        tracing::warn!(%key, %error, "cannot undo a local change; trying again");
+                        failed.push((key, cause));
+                    }
+                },
+                () = self.marked.notified(), if running.len() < WORKERS => {}
+                () = tokio::time::sleep(PAUSE), if !failed.is_empty() => {
+                    let mut dirty = self.dirty.lock();
+                    for (key, cause) in failed.drain(..) {
+                        dirty.entry(key).or_insert(cause);
+                    }
+                }
+            }
+        }
+    }
+}
