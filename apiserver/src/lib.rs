@@ -15,6 +15,7 @@ mod crd;
 mod definitions;
 mod discovery;
 mod expiry;
+mod fields;
 mod jsonpath;
 mod listen;
 mod object_meta;
@@ -265,6 +266,8 @@ impl Inner {
                 part: Part::Whole,
                 dry_run: false,
                 validation: FieldValidation::Ignore,
+                manager: None,
+                subresource: "",
             };
             if let Err(failure) = write::delete(&call, &DeleteOptions::default())
                 && failure.code != 404
@@ -313,7 +316,8 @@ impl Inner {
                 Write::Remove
             } else {
                 value["metadata"]["finalizers"] = rest;
-                Write::Put(store::Content::from_value(&value))
+                let managed = current.content.managed().clone();
+                Write::Put(store::Content::from_value(&value).managed_by(managed))
             };
             if self.store.commit(key, Some(current.revision), write).is_ok() {
                 self.refresh_registry();
@@ -380,6 +384,8 @@ impl ApiServer {
             part: Part::Whole,
             dry_run: false,
             validation: FieldValidation::Ignore,
+            manager: None,
+            subresource: "",
         };
         write::create(&call, object).map(|_| ())
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod names;
 
+use crate::fields::Managed;
 use crate::resource::{NameRule, Resource};
 use crate::schema::Cause;
 use crate::status::{Failure, cause, invalid_value, required};
@@ -25,6 +26,12 @@ pub(crate) fn finalizers(object: &Value) -> Vec<&str> {
     object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
+/// Takes out what a client says about the managers of fields.
+pub(crate) fn take_managed(object: &mut Value) -> Option<Managed> {
+    let given = object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")?;
+    Managed::given(&given)
+}
+
 /// Deletion has begun.
 pub(crate) fn is_deleting(object: &Value) -> bool {
     !object["metadata"]["deletionTimestamp"].is_null()
@@ -44,10 +51,10 @@ pub(crate) fn normalise(object: &mut Value) -> Result<Vec<String>, String> {
     let mut clean = serde_json::to_value(typed).map_err(|e| format!("metadata: {e}"))?;
     let unknown = unknown_fields(&given, &clean, "metadata");
     if let Some(map) = clean.as_object_mut() {
-        // Neither is kept here: no field ownership, and self links are history.
-        map.remove("managedFields");
+        // Self links are history.
         map.remove("selfLink");
-        map.retain(|_, value| !is_empty(value));
+        // No managers is something else than nothing said about them.
+        map.retain(|name, value| !is_empty(value) || (name == "managedFields" && value.is_array()));
     }
     fields.insert("metadata".into(), clean);
     Ok(unknown)

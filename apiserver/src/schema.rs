@@ -21,7 +21,7 @@ pub(crate) use cause::Cause;
 pub(crate) use crd::validate_crd;
 
 use cause::Path;
-use node::Node;
+pub(crate) use node::{Kind, ListType, Node};
 
 /// Why a schema cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +69,11 @@ impl Structural {
         Ok(Self { root, unsupported })
     }
 
+    /// The schema as a tree.
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
+    }
+
     /// The features of the schema that are not enforced here, each as `path: feature`.
     pub(crate) fn unsupported(&self) -> Vec<String> {
         self.unsupported.clone()
@@ -80,9 +85,13 @@ impl Structural {
         prune::prune(&self.root, object)
     }
 
-    /// Fills in defaults, and drops nulls where null is not a value of the field.
-    pub(crate) fn default(&self, object: &mut Value) {
+    /// Drops nulls where null is not a value of the field.
+    pub(crate) fn drop_nulls(&self, object: &mut Value) {
         default::drop_nulls(&self.root, object);
+    }
+
+    /// Fills in defaults.
+    pub(crate) fn default(&self, object: &mut Value) {
         default::fill(&self.root, object);
     }
 

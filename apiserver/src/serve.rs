@@ -1,6 +1,7 @@
 //! HTTP in, HTTP out: what a request means, and what it is answered with.
 
 pub(crate) mod negotiate;
+mod options;
 pub(crate) mod present;
 mod protobuf;
 mod read;
@@ -10,8 +11,8 @@ pub(crate) mod table;
 use crate::auth::User;
 use crate::discovery;
 use crate::resource::{Behaviour, Resource, Scale, Verbs};
-use crate::status::{Failure, cause};
-use crate::write::{self, Answer, Call, DeleteOptions, FieldValidation, Part, Propagation, scale};
+use crate::status::Failure;
+use crate::write::{self, Answer, Call, Part, scale};
 use crate::{Inner, auth, builtin, review, watch};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -23,7 +24,6 @@ use negotiate::Encoding;
 use present::{Form, Presenter};
 use read::Scope;
 use request::{Query, ResourcePath, Target};
-use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -249,6 +249,11 @@ impl Exchange<'_> {
                     write::update(call, negotiate::body(self.headers(), self.body)?)
                 })
             }
+            (&Method::PATCH, Some(name)) if part != Part::Finalize && negotiate::is_apply(self.headers()) => {
+                let call = self.call(&scope, query, part, name)?;
+                let force = query.flag("force").unwrap_or(false);
+                self.written(&call, query, |call| write::apply::apply(call, self.body, force))
+            }
             (&Method::PATCH, Some(name)) if part != Part::Finalize => {
                 let kind = negotiate::patch_kind(self.headers(), resource.is_custom())?;
                 let call = self.call(&scope, query, part, name)?;
@@ -273,7 +278,8 @@ impl Exchange<'_> {
         name: &str,
     ) -> Result<Response<ResponseBody>, Failure> {
         let encoding = negotiate::plain(self.headers())?;
-        let call = self.call(scope, query, Part::Whole, name)?;
+        let mut call = self.call(scope, query, Part::Whole, name)?;
+        call.subresource = "scale";
         let answer = match self.head.method {
             Method::GET => {
                 let scale = scale::get(&call, paths)?;
@@ -308,53 +314,6 @@ impl Exchange<'_> {
             warn(&mut response, warning);
         }
         Ok(response)
-    }
-
-    fn call<'b>(
-        &self,
-        scope: &Scope<'b>,
-        query: &Query,
-        part: Part,
-        name: &'b str,
-    ) -> Result<Call<'b>, Failure> {
-        let kind = match self.head.method {
-            Method::POST => "CreateOptions",
-            Method::PUT => "UpdateOptions",
-            Method::PATCH => "PatchOptions",
-            _ => "DeleteOptions",
-        };
-        let unsupported = |parameter: &str, value: Value, known: &str| {
-            let message = format!("Unsupported value: {value}: supported values: {known}");
-            Failure::invalid("meta.k8s.io", kind, "", &[cause(parameter, "FieldValueNotSupported", message)])
-        };
-        let mut dry_run = false;
-        for value in query.all("dryRun") {
-            if value != "All" {
-                return Err(unsupported("dryRun", json!([value]), "\"All\""));
-            }
-            dry_run = true;
-        }
-        let validation = match query.get("fieldValidation") {
-            "Ignore" => FieldValidation::Ignore,
-            "" | "Warn" => FieldValidation::Warn,
-            "Strict" => FieldValidation::Strict,
-            other => {
-                return Err(unsupported(
-                    "fieldValidation",
-                    json!(other),
-                    "\"\", \"Ignore\", \"Strict\", \"Warn\"",
-                ));
-            }
-        };
-        Ok(Call {
-            server: scope.server,
-            resource: scope.resource,
-            namespace: scope.namespace,
-            name,
-            part,
-            dry_run,
-            validation,
-        })
     }
 
     /// Carries out a write and sends what came of it.
@@ -401,80 +360,6 @@ impl Exchange<'_> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
         Ok(response)
-    }
-
-    /// The options of a delete, from the body or the query, and whether it is a dry run.
-    fn delete_options(&self, query: &Query) -> Result<(DeleteOptions, bool), Failure> {
-        let body = if self.body.is_empty() { json!({}) } else { negotiate::body(self.headers(), self.body)? };
-        if !body.is_object() {
-            return Err(Failure::bad_request("the body is not a JSON object"));
-        }
-        let policy = match body["propagationPolicy"].as_str() {
-            Some(policy) => policy,
-            None => query.get("propagationPolicy"),
-        };
-        let orphan = match query.flag("orphanDependents") {
-            None => body["orphanDependents"].as_bool(),
-            given => given,
-        };
-        let invalid = |field: &str, message: String| {
-            Failure::invalid(
-                "meta.k8s.io",
-                "DeleteOptions",
-                "",
-                &[cause(field, "FieldValueInvalid", message)],
-            )
-        };
-        let unsupported = |field: &str, message: String| {
-            Failure::invalid(
-                "meta.k8s.io",
-                "DeleteOptions",
-                "",
-                &[cause(field, "FieldValueNotSupported", message)],
-            )
-        };
-        let propagation = match (policy, orphan) {
-            ("", None) => None,
-            ("", Some(true)) => Some(Propagation::Orphan),
-            ("", Some(false)) => Some(Propagation::Background),
-            (_, Some(_)) => {
-                return Err(invalid(
-                    "propagationPolicy",
-                    format!(
-                        "Invalid value: {policy:?}: orphanDependents and deletionPropagation cannot be both set"
-                    ),
-                ));
-            }
-            ("Orphan", _) => Some(Propagation::Orphan),
-            ("Foreground", _) => Some(Propagation::Foreground),
-            ("Background", _) => Some(Propagation::Background),
-            (other, _) => {
-                return Err(unsupported(
-                    "propagationPolicy",
-                    format!(
-                        "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \
-                         \"Orphan\", \"nil\""
-                    ),
-                ));
-            }
-        };
-        let text = |value: &Value| value.as_str().filter(|t| !t.is_empty()).map(ToOwned::to_owned);
-        let preconditions = &body["preconditions"];
-        let dry_run = match body["dryRun"].as_array().map(Vec::as_slice) {
-            None | Some([]) => false,
-            Some(values) if values.iter().all(|v| v == "All") => true,
-            Some(_) => {
-                let message = format!("Unsupported value: {}: supported values: \"All\"", body["dryRun"]);
-                return Err(unsupported("dryRun", message));
-            }
-        };
-        let options = DeleteOptions {
-            uid: text(&preconditions["uid"]),
-            revision: text(&preconditions["resourceVersion"]),
-            propagation,
-            told_not_to_orphan: orphan == Some(false),
-        };
-        Ok((options, dry_run))
     }
 
     fn delete_collection(&self, scope: &Scope<'_>, query: &Query) -> Result<Response<ResponseBody>, Failure> {

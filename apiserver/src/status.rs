@@ -118,6 +118,11 @@ impl Failure {
         )
     }
 
+    /// Others own fields that were applied.
+    pub(crate) fn apply_conflict(causes: &[Cause], message: String) -> Self {
+        Self::new(409, "Conflict", message).with_causes(causes)
+    }
+
     pub(crate) fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Self {
         Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", qualified(group, plural)))
             .about(group, plural, name)

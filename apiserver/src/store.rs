@@ -4,6 +4,7 @@
 //! the present one with the changes of the window undone, which is how paged lists stay consistent without
 //! anybody keeping snapshots.
 
+use crate::fields::Managed;
 use bytes::Bytes;
 use imbl::OrdMap;
 use parking_lot::Mutex;
@@ -71,8 +72,9 @@ pub(crate) struct Stored {
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     labels: BTreeMap<String, String>,
-    /// What follows `"metadata":{"resourceVersion":"…",` in the object's JSON.
+    /// What follows `"metadata":{"resourceVersion":"…","managedFields":…,` in the object's JSON.
     tail: Bytes,
+    managed: Managed,
 }
 
 /// What an object starts with, for one version of a kind: `{"kind":…,"apiVersion":…,`.
@@ -81,7 +83,7 @@ pub(crate) fn type_prefix(api_version: &str, kind: &str) -> String {
 }
 
 impl Content {
-    /// Takes an object apart. Type and resource version are dropped.
+    /// Takes an object apart. Type, resource version and managers are dropped.
     pub(crate) fn from_value(value: &Value) -> Self {
         let empty = Map::new();
         let object = value.as_object().unwrap_or(&empty);
@@ -89,7 +91,8 @@ impl Content {
         let mut labels = BTreeMap::new();
         if let Some(metadata) = object.get("metadata").and_then(Value::as_object) {
             let mut first = true;
-            for (key, value) in metadata.iter().filter(|(key, _)| *key != "resourceVersion") {
+            let own = |key: &str| key == "resourceVersion" || key == "managedFields";
+            for (key, value) in metadata.iter().filter(|(key, _)| !own(key)) {
                 if !first {
                     tail.push(',');
                 }
@@ -109,7 +112,17 @@ impl Content {
         }
         tail.push('}');
         tail.shrink_to_fit();
-        Self { labels, tail: Bytes::from(tail) }
+        Self { labels, tail: Bytes::from(tail), managed: Managed::default() }
+    }
+
+    /// The same, owned by these managers.
+    pub(crate) fn managed_by(mut self, managed: Managed) -> Self {
+        self.managed = managed;
+        self
+    }
+
+    pub(crate) fn managed(&self) -> &Managed {
+        &self.managed
     }
 
     pub(crate) fn labels(&self) -> &BTreeMap<String, String> {
@@ -118,30 +131,44 @@ impl Content {
 
     /// Writes the whole object. `prefix` comes from [`type_prefix`], or is `{` to leave the type out.
     pub(crate) fn write(&self, out: &mut Vec<u8>, prefix: &str, revision: Option<u64>) {
+        self.write_with(out, prefix, revision, &self.managed);
+    }
+
+    fn write_with(&self, out: &mut Vec<u8>, prefix: &str, revision: Option<u64>, managed: &Managed) {
         out.reserve(prefix.len() + self.tail.len() + 64);
         out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(b"\"metadata\":{");
         if let Some(revision) = revision {
             out.extend_from_slice(b"\"resourceVersion\":\"");
             out.extend_from_slice(revision.to_string().as_bytes());
-            out.extend_from_slice(b"\"");
-            if self.tail.first() != Some(&b'}') {
-                out.push(b',');
-            }
+            out.extend_from_slice(b"\",");
+        }
+        managed.write(out);
+        if self.tail.first() == Some(&b'}') && out.last() == Some(&b',') {
+            out.pop();
         }
         out.extend_from_slice(&self.tail);
     }
 
-    /// The object without its type; what was written by `from_value` always parses.
+    /// The object without its type and its managers; what was written by `from_value` always parses.
     pub(crate) fn to_value(&self, revision: Option<u64>) -> Value {
         let mut text = Vec::new();
-        self.write(&mut text, "{", revision);
+        self.write_with(&mut text, "{", revision, &Managed::default());
         serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    /// The object without its type.
+    pub(crate) fn to_whole(&self, revision: Option<u64>) -> Value {
+        let mut value = self.to_value(revision);
+        if !self.managed.is_empty() {
+            value["metadata"]["managedFields"] = self.managed.to_value();
+        }
+        value
     }
 
     /// Bytes kept for it, roughly.
     pub(crate) fn len(&self) -> usize {
-        self.tail.len()
+        self.tail.len() + self.managed.len()
     }
 }
 

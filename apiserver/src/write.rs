@@ -1,9 +1,11 @@
 //! Writing: create, update, patch and delete, each as "read, compute, compare and set".
 
+pub(crate) mod apply;
 mod call;
 mod delete;
 pub(crate) mod scale;
 
+use crate::fields::Managed;
 use crate::resource::{Behaviour, Resource};
 use crate::serve::present::with_type;
 use crate::status::{Failure, cause};
@@ -23,6 +25,16 @@ pub(crate) enum FieldValidation {
     Ignore,
     Warn,
     Strict,
+}
+
+/// Where an object comes from that is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Body,
+    /// What a patch made of the present object.
+    Patch,
+    /// What an apply made of it.
+    Apply,
 }
 
 /// A part of an object with rules of its own.
@@ -46,6 +58,10 @@ pub(crate) struct Call<'a> {
     pub(crate) part: Part,
     pub(crate) dry_run: bool,
     pub(crate) validation: FieldValidation,
+    /// Who is to be noted as the owner of what is written; nobody, if the server writes for itself.
+    pub(crate) manager: Option<String>,
+    /// As managers name it.
+    pub(crate) subresource: &'static str,
 }
 
 /// What a write answers with.
@@ -80,7 +96,19 @@ pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
     if call.resource.is_terminating() {
         return Err(call.terminating(object_meta::text(&body, "name")));
     }
-    let (body, warnings) = call.read(body, false)?;
+    let (mut body, warnings) = call.read(body, Source::Body)?;
+    object_meta::take_managed(&mut body);
+    let managed = call.first_managers(&body);
+    create_read(call, body, warnings, managed)
+}
+
+/// Creates what has been read.
+fn create_read(
+    call: &Call<'_>,
+    body: Value,
+    warnings: Vec<String>,
+    managed: Managed,
+) -> Result<Answer, Failure> {
     let given_name = !object_meta::text(&body, "name").is_empty();
     if !call.name.is_empty() && object_meta::text(&body, "name") != call.name {
         return Err(Failure::bad_request(format!(
@@ -93,7 +121,7 @@ pub(crate) fn create(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
     for _ in 0..ATTEMPTS {
         let object = born(call, body.clone())?;
         let name = object_meta::text(&object, "name").to_owned();
-        let content = call.content(&object);
+        let content = call.content(&object).managed_by(managed.clone());
         if call.dry_run {
             if call.server.store.get(&call.key(&name)).is_some() {
                 return Err(already_exists(call, &name));
@@ -152,7 +180,7 @@ fn born(call: &Call<'_>, mut object: Value) -> Result<Value, Failure> {
 
 /// PUT.
 pub(crate) fn update(call: &Call<'_>, body: Value) -> Result<Answer, Failure> {
-    let (body, warnings) = call.read(body, false)?;
+    let (body, warnings) = call.read(body, Source::Body)?;
     let asked = object_meta::text(&body, "resourceVersion").to_owned();
     for _ in 0..ATTEMPTS {
         let Some(current) = call.server.store.get(&call.key(call.name)) else {
@@ -197,12 +225,16 @@ pub(crate) fn patch(call: &Call<'_>, kind: patch::PatchKind, body: &[u8]) -> Res
     };
     for _ in 0..ATTEMPTS {
         let Some(current) = call.server.store.get(&call.key(call.name)) else { return Err(call.not_found()) };
-        let old = with_type(&call.resource.api_version(), &call.resource.kind, call.view(&current));
+        let mut old = with_type(&call.resource.api_version(), &call.resource.kind, call.view(&current));
+        // Whoever does not speak of managers does not change them.
+        if contains(body, b"managedFields") {
+            old["metadata"]["managedFields"] = current.content.managed().to_value();
+        }
         let patched = patch::apply(kind, &old, body, strategic).map_err(|why| match why {
             patch::Error::BadRequest(text) => Failure::bad_request(text),
             patch::Error::Unprocessable(text) => Failure::unprocessable(text),
         })?;
-        let (new, warnings) = call.read(patched, true)?;
+        let (new, warnings) = call.read(patched, Source::Patch)?;
         let asked = object_meta::text(&new, "resourceVersion").to_owned();
         check_revision(call, &asked, &current)?;
         if let Some(mut answer) = replace(call, &current, new)? {
@@ -223,24 +255,43 @@ fn check_revision(call: &Call<'_>, asked: &str, current: &Stored) -> Result<(), 
     Err(call.stale())
 }
 
+fn contains(body: &[u8], word: &[u8]) -> bool {
+    body.windows(word.len()).any(|window| window == word)
+}
+
 /// Puts `new` in the place of `current`. `None`: somebody else was faster.
-fn replace(call: &Call<'_>, current: &Stored, new: Value) -> Result<Option<Answer>, Failure> {
+fn replace(call: &Call<'_>, current: &Stored, mut new: Value) -> Result<Option<Answer>, Failure> {
+    let given = object_meta::take_managed(&mut new);
     let old = call.view(current);
-    let mut object = merge_part(call, new, &old);
-    object_meta::prepare_update(call.resource, &mut object, &old, call.namespace, call.name)?;
+    call.default(&mut new);
+    let managed = call.next_managers(&old, &new, given, current.content.managed());
+    put(call, current, &old, new, managed)
+}
+
+/// The same with managers that are known.
+fn put(
+    call: &Call<'_>,
+    current: &Stored,
+    old: &Value,
+    new: Value,
+    managed: Managed,
+) -> Result<Option<Answer>, Failure> {
+    let mut object = merge_part(call, new, old);
+    object_meta::prepare_update(call.resource, &mut object, old, call.namespace, call.name)?;
     call.default(&mut object);
-    object_meta::count_generation(call.resource, &mut object, &old);
-    let causes = call.validate(&object, Some(&old));
+    object_meta::count_generation(call.resource, &mut object, old);
+    let causes = call.validate(&object, Some(old));
     if !causes.is_empty() {
         return Err(call.invalid(call.name, &causes));
     }
     if call.is_definition() {
         crd::settle(&mut object, &call.server.store, &object_meta::timestamp(call.server.now()));
     }
-    if object_meta::is_same(&object, &old) {
+    // Times alone are no change.
+    if object_meta::is_same(&object, old) && managed == *current.content.managed() {
         return Ok(Some(Answer::stored(200, current)));
     }
-    let content = call.content(&object);
+    let content = call.content(&object).managed_by(managed);
     if call.dry_run {
         return Ok(Some(Answer::object(200, content, Some(current.revision))));
     }

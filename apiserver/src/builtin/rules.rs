@@ -302,7 +302,10 @@ fn service_default(service: &mut Value) {
     if !spec.is_object() {
         *spec = json!({});
     }
-    fill(spec, json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster"}));
+    fill(spec, json!({"type": "ClusterIP", "sessionAffinity": "None"}));
+    if spec["type"] != "ExternalName" {
+        fill(spec, json!({"internalTrafficPolicy": "Cluster"}));
+    }
     for port in elements(spec, "ports") {
         if port["protocol"].is_null() {
             port["protocol"] = "TCP".into();

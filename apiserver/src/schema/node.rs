@@ -8,24 +8,26 @@ use super::{Error, cause::Path, format::Format, pattern::Pattern};
 
 /// One schema: the structure, the extensions and the rules for values.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Node {
-    pub(super) kind: Option<Kind>,
-    pub(super) nullable: bool,
-    pub(super) int_or_string: bool,
-    pub(super) preserve: bool,
-    pub(super) embedded: bool,
+pub(crate) struct Node {
+    pub(crate) kind: Option<Kind>,
+    pub(crate) nullable: bool,
+    pub(crate) int_or_string: bool,
+    pub(crate) preserve: bool,
+    pub(crate) embedded: bool,
     pub(super) default: Option<Value>,
-    pub(super) properties: BTreeMap<String, Self>,
+    pub(crate) properties: BTreeMap<String, Self>,
     pub(super) additional: Additional,
-    pub(super) items: Option<Box<Self>>,
-    pub(super) list: ListType,
+    pub(crate) items: Option<Box<Self>>,
+    pub(crate) list: ListType,
+    /// `x-kubernetes-map-type: atomic`: who owns a field of it owns all.
+    pub(crate) atomic: bool,
     pub(super) format: Option<Format>,
     pub(super) rules: Rules,
 }
 
 /// A JSON type as OpenAPI names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Object,
     Array,
     String,
@@ -75,7 +77,7 @@ pub(super) enum Additional {
 
 /// `x-kubernetes-list-type`.
 #[derive(Debug, Clone, Default)]
-pub(super) enum ListType {
+pub(crate) enum ListType {
     #[default]
     Atomic,
     Set,
@@ -165,9 +167,37 @@ impl Node {
             additional,
             items,
             list,
+            atomic: read.string("x-kubernetes-map-type")? == Some("atomic"),
             format,
             rules: read.rules(unsupported)?,
         })
+    }
+
+    /// It is text of no known format.
+    pub(crate) fn is_plain_text(&self) -> bool {
+        self.kind == Some(Kind::String) && self.format.is_none()
+    }
+
+    /// The schema of fields that are not named.
+    pub(crate) fn rest(&self) -> Option<&Self> {
+        match &self.additional {
+            Additional::Of(inner) => Some(inner),
+            Additional::Unsaid | Additional::Any | Additional::None => None,
+        }
+    }
+
+    /// It names no field, and so takes all.
+    pub(crate) fn is_free(&self) -> bool {
+        match self.additional {
+            Additional::Any => true,
+            Additional::Unsaid => self.properties.is_empty(),
+            Additional::None | Additional::Of(_) => false,
+        }
+    }
+
+    /// The value that a key field of the list's items has if it is not there.
+    pub(crate) fn key_default(&self, key: &str) -> Option<&Value> {
+        self.items.as_ref()?.properties.get(key)?.default.as_ref()
     }
 
     /// The schema of a field, known by name or as a value of a map.

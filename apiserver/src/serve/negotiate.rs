@@ -135,6 +135,11 @@ pub(crate) fn body(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Failure> 
     }
 }
 
+/// The body is a configuration to apply.
+pub(crate) fn is_apply(headers: &HeaderMap) -> bool {
+    content_type(headers) == "application/apply-patch+yaml"
+}
+
 /// The patch language of a body.
 pub(crate) fn patch_kind(headers: &HeaderMap, custom: bool) -> Result<PatchKind, Failure> {
     let refuse = || {

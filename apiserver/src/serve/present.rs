@@ -46,7 +46,7 @@ impl Presenter {
 
     /// The whole object, in this version, as a value.
     pub(crate) fn value(&self, content: &Content, revision: Option<u64>) -> Value {
-        let mut value = content.to_value(revision);
+        let mut value = content.to_whole(revision);
         if let Some(convert) = self.conversion() {
             value = convert(value);
         }
@@ -62,7 +62,7 @@ impl Presenter {
     }
 
     fn partial(&self, content: &Content, revision: Option<u64>) -> Value {
-        let whole = content.to_value(revision);
+        let whole = content.to_whole(revision);
         json!({"kind": "PartialObjectMetadata", "apiVersion": PARTIAL_VERSION, "metadata": whole["metadata"]})
     }
 

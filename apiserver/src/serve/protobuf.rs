@@ -1,6 +1,6 @@
 //! Objects in protobuf, as kubectl and other Go clients send them for built-in kinds.
 //!
-//! Only requests: every such client also reads JSON. The numbers of the fields are in `protobuf/fields.txt`, a
+//! Only requests: every such client also reads JSON. The numbers of the fields are in `builtin/messages.txt`, a
 //! message to a line, as Kubernetes publishes them in the `.proto` files of its API. There, names of fields are
 //! those of JSON; a field marked `^` is, in JSON, part of the object around it.
 
@@ -44,7 +44,7 @@ struct Field {
 type Messages = HashMap<&'static str, HashMap<u64, Field>>;
 
 static MESSAGES: LazyLock<Messages> = LazyLock::new(|| {
-    include_str!("protobuf/fields.txt")
+    include_str!("../builtin/messages.txt")
         .lines()
         .filter_map(|line| {
             let mut words = line.split(' ');

@@ -1,5 +1,37 @@
 //! From a request line to what is meant by it.
 
+use crate::schema::Cause;
+use crate::status::{cause, invalid_value};
+use http::HeaderValue;
+
+/// How long the name of a field manager may be.
+const MANAGER_LENGTH: usize = 128;
+
+fn is_printable(c: char) -> bool {
+    c == ' ' || !(c.is_control() || c.is_whitespace())
+}
+
+/// What is wrong with the name of a field manager.
+pub(crate) fn unfit_manager(name: &str) -> Vec<Cause> {
+    let mut causes = Vec::new();
+    if name.len() > MANAGER_LENGTH {
+        let message = format!("Too long: may not be more than {MANAGER_LENGTH} bytes");
+        causes.push(cause("fieldManager", "FieldValueTooLong", message));
+    }
+    causes.extend(name.char_indices().filter(|(_, c)| !is_printable(*c)).map(|(at, c)| {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(c));
+        invalid_value("fieldManager", &name.into(), &why)
+    }));
+    causes
+}
+
+/// The field manager that a user agent stands for: what comes before its version.
+pub(crate) fn manager_of(agent: Option<&HeaderValue>) -> String {
+    let agent = agent.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = agent.split('/').next().unwrap_or_default();
+    name.chars().filter(|c| is_printable(*c)).take(MANAGER_LENGTH).collect()
+}
+
 /// What a path names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {

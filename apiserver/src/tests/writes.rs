@@ -112,6 +112,10 @@ async fn every_patch_language_is_known_where_it_applies() {
     let refused = send(&server, Method::PATCH, &thing, STRATEGIC, json!({"spec": {"size": 2}})).await;
     assert_eq!(refused.status, 415, "{}", refused.body);
     let refused = send(&server, Method::PATCH, &map, "application/apply-patch+yaml", json!({})).await;
+    assert_eq!(refused.status, 422, "{}", refused.body);
+    assert_eq!(refused.body["details"]["causes"][0]["field"], "fieldManager");
+    let scale = "/apis/apps/v1/namespaces/default/deployments/d/scale?fieldManager=m";
+    let refused = send(&server, Method::PATCH, scale, "application/apply-patch+yaml", json!({})).await;
     assert_eq!(refused.status, 415, "{}", refused.body);
     let failing = json!([{"op": "test", "path": "/data/l", "value": "no"}]);
     let refused = send(&server, Method::PATCH, &map, "application/json-patch+json", failing).await;

@@ -1,13 +1,15 @@
 //! What every write needs: reading what came, checking what will be, and storing it.
 
-use super::{Call, FieldValidation};
-use crate::resource::Behaviour;
+use super::{Call, FieldValidation, Part, Source};
+use crate::fields::{self, Managed, Manager, Operation, Versions};
+use crate::resource::{self, Behaviour, Resource};
 use crate::schema::Cause;
 use crate::serve::present::with_type;
 use crate::status::{self, Failure, cause};
 use crate::store::{Change, Clash, Content, Key, Stored, Write};
 use crate::{crd, object_meta};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 impl Call<'_> {
     pub(super) fn group(&self) -> &str {
@@ -89,10 +91,79 @@ impl Call<'_> {
         }
     }
 
+    /// Branches of an object that this request cannot change.
+    fn ignored(&self) -> &'static [&'static [&'static str]] {
+        match self.part {
+            Part::Whole if self.resource.status => &[&["status"]],
+            Part::Whole => &[],
+            Part::Status => &[&["spec"], &["metadata"]],
+            Part::Finalize => &[&["status"], &["metadata"]],
+        }
+    }
+
+    /// Calls `f` with what there is to know about the versions of the kind.
+    pub(super) fn with_versions<T>(&self, f: impl FnOnce(&Versions<'_>) -> T) -> T {
+        let other = |version: &str, object: &Value| self.in_version(version, object);
+        f(&Versions { resource: self.resource, ignored: self.ignored(), other: &other })
+    }
+
+    /// An object of this version as it reads in another one, if that is served.
+    fn in_version(&self, api_version: &str, object: &Value) -> Option<(Arc<Resource>, Value)> {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let other = self.server.find(group, version, self.plural())?;
+        if other.storage != self.resource.storage {
+            return None;
+        }
+        let convert = |resource: &Resource, stored: bool| match &resource.behaviour {
+            Behaviour::Builtin(rules) if stored => rules.from_stored,
+            Behaviour::Builtin(rules) => rules.to_stored,
+            Behaviour::Custom(_) => None,
+        };
+        let mut object = object.clone();
+        for convert in [convert(self.resource, false), convert(&other, true)].into_iter().flatten() {
+            object = convert(object);
+        }
+        Some((other, object))
+    }
+
+    fn updater(&self) -> Option<Manager> {
+        let version = resource::api_version(self.group(), &self.resource.version);
+        Some(Manager::new(Operation::Update, self.manager.as_deref()?, &version, self.subresource))
+    }
+
+    /// Who owns the fields of a new object.
+    pub(super) fn first_managers(&self, object: &Value) -> Managed {
+        let Some(manager) = self.updater() else { return Managed::default() };
+        let mut object = object.clone();
+        self.default(&mut object);
+        let now = Some(self.server.now().as_second());
+        self.with_versions(|versions| {
+            fields::updated(versions, (&json!({}), &object), &Managed::default(), &manager, now)
+        })
+    }
+
+    /// Who owns the fields of an object after an update. `given` is what the update itself says about it.
+    pub(super) fn next_managers(
+        &self,
+        old: &Value,
+        new: &Value,
+        given: Option<Managed>,
+        present: &Managed,
+    ) -> Managed {
+        let given = given.filter(|_| self.subresource.is_empty());
+        let before = given.as_ref().unwrap_or(present);
+        // Where nobody has been noted nobody is, until something is applied.
+        let Some(manager) = self.updater().filter(|_| !before.is_empty()) else { return before.clone() };
+        // Of a scale no time is noted.
+        let now = (self.subresource != "scale").then(|| self.server.now().as_second());
+        self.with_versions(|versions| fields::updated(versions, (old, new), before, &manager, now))
+    }
+
     /// Type and metadata are what they must be, unknown fields are gone, defaults are there.
     ///
     /// What a patch made of an object is refused in the words of patches.
-    pub(super) fn read(&self, mut object: Value, patched: bool) -> Result<(Value, Vec<String>), Failure> {
+    pub(super) fn read(&self, mut object: Value, source: Source) -> Result<(Value, Vec<String>), Failure> {
+        let patched = source != Source::Body;
         let resource = self.resource;
         if !object.is_object() {
             return Err(Failure::bad_request("the body is not a JSON object"));
@@ -122,6 +193,10 @@ impl Call<'_> {
             Behaviour::Custom(version) => {
                 if let Some(schema) = &version.schema {
                     unknown.extend(schema.prune(&mut object));
+                    // An apply that leaves nothing of an object leaves null, and is told so.
+                    if source != Source::Apply {
+                        schema.drop_nulls(&mut object);
+                    }
                     schema.default(&mut object);
                 }
                 if let Some(schema) = &version.storage_schema {

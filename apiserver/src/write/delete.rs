@@ -47,7 +47,7 @@ pub(crate) fn delete(call: &Call<'_>, options: &DeleteOptions) -> Result<Answer,
             if object_meta::is_same(&object, &old) {
                 return Ok(Answer::stored(code, &current));
             }
-            let content = call.content(&object);
+            let content = call.content(&object).managed_by(current.content.managed().clone());
             if call.dry_run {
                 return Ok(Answer::object(code, content, Some(current.revision)));
             }

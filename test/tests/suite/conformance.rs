@@ -5,6 +5,7 @@
 //! binary `suite` the cases run against the embedded server alone. In the binary `real` each runs against
 //! both, and the transcripts have to be equal but for what [`known`] lists and `docs/src/apiserver.md` tells.
 
+mod apply;
 mod argocd;
 mod clients;
 mod custom;
@@ -31,6 +32,22 @@ use lab::Lab;
 macro_rules! every_case {
     ($make:ident) => {
         $make! {
+            apply: what_is_not_there_is_created_by_apply;
+            apply: a_field_of_another_is_a_conflict;
+            apply: force_takes_fields_from_others;
+            apply: what_is_no_longer_applied_goes;
+            apply: a_field_of_several_goes_with_the_last;
+            apply: every_writer_is_noted;
+            apply: the_oldest_of_many_writers_are_forgotten;
+            apply: lists_with_keys_are_owned_item_by_item;
+            apply: sets_are_owned_value_by_value;
+            apply: custom_resources_are_owned_by_their_schema;
+            apply: status_is_applied_through_its_subresource_only;
+            apply: a_dry_apply_leaves_no_trace;
+            apply: what_cannot_be_applied_is_refused;
+            apply: a_watch_sees_an_apply_as_any_write;
+            apply: kubectl_may_take_over_what_it_applied_in_the_old_way;
+            apply: a_definition_can_be_applied;
             argocd: unknown_fields_of_an_application_are_kept_where_its_schema_says_so;
             argocd: an_application_needs_what_its_schema_requires;
             argocd: an_application_has_no_status_subresource;

@@ -72,6 +72,23 @@ enum What {
     DeletePrecondition {
         fresh: bool,
     },
+    /// A server-side apply of the parts that the bits of `parts` stand for.
+    Apply {
+        parts: u8,
+        value: u8,
+        manager: u8,
+        force: bool,
+    },
+    ApplyStatus {
+        value: u8,
+        manager: u8,
+    },
+    /// The same parts in a merge patch.
+    MergeParts {
+        parts: u8,
+        value: u8,
+        manager: u8,
+    },
     DryDelete,
     DryCreate {
         value: u8,
@@ -105,10 +122,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => prop::option::of(value.clone()).prop_map(|value| What::Label { value }),
         1 => value.clone().prop_map(|value| What::DryCreate { value }),
         1 => value.clone().prop_map(|value| What::DeleteLabelled { value }),
-        1 => value.prop_map(|value| What::ListLabelled { value }),
+        1 => value.clone().prop_map(|value| What::ListLabelled { value }),
         2 => (0_u8..3).prop_map(|count| What::Finalizers { count }),
         4 => Just(What::Delete),
         1 => any::<bool>().prop_map(|fresh| What::DeletePrecondition { fresh }),
+        6 => (any::<u8>(), value.clone(), 0_u8..3, prop::bool::weighted(0.3))
+            .prop_map(|(parts, value, manager, force)| What::Apply { parts, value, manager, force }),
+        1 => (value.clone(), 0_u8..3).prop_map(|(value, manager)| What::ApplyStatus { value, manager }),
+        3 => (any::<u8>(), value, 0_u8..3)
+            .prop_map(|(parts, value, manager)| What::MergeParts { parts, value, manager }),
         1 => Just(What::DryDelete),
         1 => Just(What::Get),
         1 => (1_u8..3).prop_map(|limit| What::Pages { limit }),
@@ -123,6 +145,37 @@ fn object(kind: usize, name: &str, value: u8) -> Value {
         0 => config_map(name, json!({"v": value.to_string()})),
         _ => gadget(name, json!({"size": value + 1})),
     }
+}
+
+/// Some parts of an object, which different managers may own.
+fn some_parts(kind: usize, name: &str, parts: u8, value: u8) -> Value {
+    let mut object = object(kind, name, value);
+    let has = |bit: u8| parts & (1 << bit) != 0;
+    if has(0) {
+        object["metadata"]["labels"] = json!({"l": value.to_string()});
+    }
+    if has(1) && has(7) {
+        object["metadata"]["finalizers"] = json!(["a.b/0"]);
+    }
+    let field = if kind == 0 { "data" } else { "spec" };
+    let all = match kind {
+        0 => [
+            json!({"v": value.to_string()}),
+            json!({"w": "1"}),
+            json!({"x": value.to_string(), "y": "1"}),
+            json!({}),
+        ],
+        _ => [
+            json!({"size": value + 1}),
+            json!({"parts": [{"name": format!("p{value}"), "count": value}, {"name": "q"}]}),
+            json!({"tags": ["u", format!("t{value}")], "options": {format!("o{value}"): true, "o": false}}),
+            json!({"free": {"a": {format!("b{value}"): value}, "c": [value]}}),
+        ],
+    };
+    let chosen = all.into_iter().enumerate().filter(|(bit, _)| has(*bit as u8 + 2));
+    let fields = chosen.filter_map(|(_, part)| part.as_object().cloned()).flatten();
+    object[field] = Value::Object(fields.collect());
+    object
 }
 
 /// A merge patch that sets the value.
@@ -288,6 +341,21 @@ async fn one(lab: &mut Lab, step: &Step, memory: &Memory) -> super::lab::Reply {
         }
         What::DeleteLabelled { value } => lab.delete(&format!("{kind}?labelSelector=l%3D{value}")).await,
         What::ListLabelled { value } => lab.get(&format!("{kind}?labelSelector=l%3D{value}")).await,
+        What::Apply { parts, value, manager, force } => {
+            let config = some_parts(step.kind, name, *parts, *value);
+            lab.apply_with(&path, &format!("fieldManager=m{manager}&force={force}"), &config).await
+        }
+        What::ApplyStatus { value, manager } if step.kind == 1 => {
+            let mut config = gadget(name, json!({}));
+            config.as_object_mut().expect("an object").remove("spec");
+            config["status"] = json!({"phase": value.to_string()});
+            lab.apply(&format!("{path}/status"), &format!("m{manager}"), &config).await
+        }
+        What::ApplyStatus { .. } => lab.get(&path).await,
+        What::MergeParts { parts, value, manager } => {
+            let patch = some_parts(step.kind, name, *parts, *value);
+            lab.patch("merge", &format!("{path}?fieldManager=m{manager}"), &patch).await
+        }
         What::DryDelete => lab.delete(&format!("{path}?dryRun=All")).await,
         What::Get => lab.get(&path).await,
         What::Pages { limit } => {

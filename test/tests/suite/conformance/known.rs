@@ -30,9 +30,11 @@ const KNOWN: &[Known] = &[
     known("a_definition_is_checked", "POST", "/body/details/causes/message"),
     known("an_update_must_mean_the_object_it_names", "PUT cm/a", "/body/message"),
     known("unknown_fields_of_built_in_kinds_are_told", "fieldValidation=Strict", "/body/message"),
+    known("what_cannot_be_applied_is_refused", "PATCH cm/a", "/body/message"),
+    known("what_cannot_be_applied_is_refused", "PATCH cm/a", "/body/details/causes/message"),
     // A JSON patch that fails says which operation it was.
     known("a_json_patch_does_all_or_nothing", "PATCH cm/a", "/body/message"),
-    // Server-side apply is not offered.
+    // Media types that are taken.
     known("a_custom_kind_has_no_strategic_patch", "PATCH gadgets/g", "/body/message"),
     known("random", "PATCH gadgets", "/body/message"),
     // What a patch made of an object is judged as an object.
@@ -57,11 +59,6 @@ const KNOWN: &[Known] = &[
     // What a list cannot be asked for.
     known("initial_events_end_with_a_bookmark_to_go_on_from", "GET cm?sendInitialEvents=true", ""),
     // Numbers and defaults.
-    known(
-        "a_strategic_patch_knows_the_keys_of_built_in_kinds",
-        "services",
-        "/body/spec/internalTrafficPolicy",
-    ),
     known("an_object_that_does_not_fit_is_refused_with_every_cause", "POST gadgets", "/body/spec/size"),
 ];
 

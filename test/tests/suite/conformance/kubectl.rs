@@ -144,6 +144,8 @@ async fn work(kubectl: &mut Kubectl) {
         )
         .await;
 
+    apply_on_the_server(kubectl).await;
+
     kubectl.says("apply -f -", APPLICATION, &["application.argoproj.io/app created"]).await;
     kubectl.says("get applications", "", &["NAME", "SYNC STATUS", "HEALTH STATUS", "app"]).await;
     kubectl.says("get app app -o jsonpath={.spec.project}", "", &["default"]).await;
@@ -193,6 +195,53 @@ async fn work(kubectl: &mut Kubectl) {
     assert_eq!(code, 1);
     assert!(said.contains("NotFound"), "{said}");
     kubectl.says("get configmaps", "", &["No resources found in <ns> namespace."]).await;
+}
+
+async fn apply_on_the_server(kubectl: &mut Kubectl) {
+    let map = MAP.replace(r#""m""#, r#""ssa""#);
+    let changed = map.replace(r#""v"}"#, r#""w"}"#);
+    const APPLY: &str = "apply --server-side -f -";
+    const OWNERS: &str = "get configmap ssa --show-managed-fields -o jsonpath={range.metadata.managedFields[*]}{.manager}={.operation}={.fieldsV1};{end}";
+    kubectl.says(APPLY, &map, &["configmap/ssa serverside-applied"]).await;
+    kubectl.says(APPLY, &map, &["configmap/ssa serverside-applied"]).await;
+    kubectl.says(OWNERS, "", &["kubectl=Apply="]).await;
+    let other = format!("{APPLY} --field-manager=other");
+    let (code, said) = kubectl.run(&other, &changed).await;
+    assert_ne!(code, 0, "{said}");
+    assert!(said.contains("Apply failed with 1 conflict: conflict with \"kubectl\": .data.k"), "{said}");
+    kubectl.says(&format!("{other} --force-conflicts"), &changed, &["serverside-applied"]).await;
+    kubectl.says(OWNERS, "", &["kubectl=Apply=", "other=Apply="]).await;
+    kubectl
+        .says(
+            &format!("{APPLY} --dry-run=server"),
+            &map.replace(r#""v"}"#, r#""w","new":"1"}"#),
+            &["server dry run"],
+        )
+        .await;
+    let (code, said) =
+        kubectl.run("diff --server-side -f -", &map.replace(r#""v"}"#, r#""w","new":"1"}"#)).await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("+  new: \"1\""), "{said}");
+    kubectl.transcript.pop();
+    let (code, said) = kubectl.run(APPLY, &map.replace(r#""data""#, r#""dato""#)).await;
+    assert_ne!(code, 0, "{said}");
+    assert!(said.contains("field not declared in schema"), "{said}");
+    kubectl.says("delete configmap ssa", "", &["deleted"]).await;
+
+    // From client-side apply to server-side apply.
+    kubectl.says("apply -f -", &map, &["configmap/ssa created"]).await;
+    kubectl.says(OWNERS, "", &["kubectl-client-side-apply=Update="]).await;
+    kubectl.says(APPLY, &changed, &["configmap/ssa serverside-applied"]).await;
+    kubectl.says(OWNERS, "", &["kubectl=Apply="]).await;
+    kubectl.says(APPLY, &map, &["configmap/ssa serverside-applied"]).await;
+    kubectl.says("label configmap ssa x=y", "", &["labeled"]).await;
+    kubectl.says(OWNERS, "", &["kubectl-label=Update="]).await;
+    kubectl.says("delete configmap ssa", "", &["deleted"]).await;
+    let application = APPLICATION.replace("name: app", "name: ssa");
+    kubectl.says(APPLY, &application, &["application.argoproj.io/ssa serverside-applied"]).await;
+    kubectl.says(APPLY, &application.replace("path: p", "path: q"), &["serverside-applied"]).await;
+    kubectl.says("get app ssa -o jsonpath={.spec.source.path}", "", &["q"]).await;
+    kubectl.says("delete app ssa", "", &["deleted"]).await;
 }
 
 #[tokio::test]

@@ -218,6 +218,21 @@ impl Lab {
         self.call("PATCH", short, &[("content-type", media)], body.to_string().into()).await
     }
 
+    /// Applies in the name of this manager.
+    pub(crate) async fn apply(&mut self, short: &str, manager: &str, body: &Value) -> Reply {
+        self.apply_with(short, &format!("fieldManager={manager}"), body).await
+    }
+
+    /// Applies whoever owns what.
+    pub(crate) async fn apply_by_force(&mut self, short: &str, manager: &str, body: &Value) -> Reply {
+        self.apply_with(short, &format!("fieldManager={manager}&force=true"), body).await
+    }
+
+    pub(crate) async fn apply_with(&mut self, short: &str, query: &str, body: &Value) -> Reply {
+        let headers = &[("content-type", "application/apply-patch+yaml")];
+        self.call("PATCH", &format!("{short}?{query}"), headers, body.to_string().into()).await
+    }
+
     pub(crate) async fn delete(&mut self, short: &str) -> Reply {
         self.call("DELETE", short, &[], Vec::new()).await
     }
