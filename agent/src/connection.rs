@@ -84,6 +84,8 @@ pub struct Opened {
     pub agent: String,
     /// Where Argo CD lives at the control plane.
     pub principal_namespace: String,
+    /// Largest message that may be sent, in bytes.
+    pub max_message_size: usize,
 }
 
 impl std::fmt::Debug for Opened {
@@ -187,6 +189,7 @@ async fn session(
         Arc::clone(side),
         Arc::clone(&outbound.outbox),
         opened.features,
+        opened.max_message_size,
         opened.incoming,
         opened.outgoing,
         cancel.clone(),
@@ -247,6 +250,7 @@ impl Link for Grpc {
             features,
             agent: agent.unwrap_or_default(),
             principal_namespace: answer.principal_namespace,
+            max_message_size: limit,
         })
     }
 }

@@ -182,6 +182,12 @@ impl Side for ClusterSide {
         self.outbound.metrics.events_sent.inc();
     }
 
+    fn on_unsendable(&self, event: &Event, reason: &str) {
+        let subject = event.subject.as_deref().unwrap_or_default();
+        tracing::error!(event_id = %event.id, subject, reason, "an event cannot be sent; others pass");
+        self.outbound.metrics.errors.with_label_values(&["unsendable"]).inc();
+    }
+
     fn on_received(&self, event: &Event) {
         self.outbound.metrics.received(event);
     }

@@ -54,6 +54,8 @@ pub struct ControlPlaneConfig {
     pub label_selector: Option<String>,
     /// Mean pause between two comparisons of what both sides hold.
     pub resync_interval: Option<Duration>,
+    /// Largest message that is sent, in bytes.
+    pub max_message_size: usize,
     /// Where metrics are registered.
     pub registry: Registry,
 }
@@ -64,6 +66,7 @@ pub struct ControlPlane {
     outbound: Arc<Outbound>,
     client: kube::Client,
     resync_interval: Option<Duration>,
+    max_message_size: usize,
     shutdown: CancellationToken,
     tasks: TaskTracker,
     pub(crate) metrics: Arc<Metrics>,
@@ -173,6 +176,7 @@ impl ControlPlane {
             outbound,
             client: config.client,
             resync_interval: config.resync_interval,
+            max_message_size: config.max_message_size,
             shutdown: cancel,
             tasks,
             metrics,
@@ -205,6 +209,7 @@ impl ControlPlane {
             features: offered.unwrap_or_default(),
             is_first: session.is_first,
             resync_interval: self.resync_interval,
+            max_message_size: self.max_message_size,
         });
         let clusters =
             Clusters { client: self.client.clone(), namespace: self.outbound.mapping.namespace.clone() };
@@ -234,8 +239,16 @@ async fn run(
     // The sender stays with the pump: when the pump ends, so does the response.
     let (_known, features) = watch::channel(Some(side.features.clone()));
     let outbox = Arc::clone(&agent.outbox);
-    let end =
-        pump::run(Arc::clone(&side), outbox, features, incoming, outgoing, session.cancel.clone()).await;
+    let end = pump::run(
+        Arc::clone(&side),
+        outbox,
+        features,
+        side.max_message_size,
+        incoming,
+        outgoing,
+        session.cancel.clone(),
+    )
+    .await;
     let since = session.since;
     let metrics = &side.outbound.metrics;
     if matches!(end, pump::End::Broken(_)) {

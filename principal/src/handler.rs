@@ -41,6 +41,8 @@ pub(crate) struct AgentSide {
     pub(crate) is_first: bool,
     /// Mean pause between two comparisons with a Tiphys agent.
     pub(crate) resync_interval: Option<Duration>,
+    /// Largest message that is sent, in bytes.
+    pub(crate) max_message_size: usize,
 }
 
 /// Events of one lane are handled in order.
@@ -149,6 +151,12 @@ impl Side for AgentSide {
 
     fn on_sent(&self, _event: &Event) {
         self.outbound.metrics.events_sent.with_label_values(&[self.agent.name.as_str()]).inc();
+    }
+
+    fn on_unsendable(&self, event: &Event, reason: &str) {
+        let subject = event.subject.as_deref().unwrap_or_default();
+        tracing::error!(agent = %self.agent.name, event_id = %event.id, subject, reason, "an event cannot be sent; others pass");
+        self.outbound.metrics.errors.with_label_values(&["unsendable"]).inc();
     }
 
     fn on_received(&self, _event: &Event) {

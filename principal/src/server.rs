@@ -46,8 +46,6 @@ pub struct Config {
     pub client_cert_subject_match: bool,
     /// Issues and checks tokens.
     pub issuer: Issuer,
-    /// Largest message, in bytes.
-    pub max_message_size: usize,
 }
 
 /// A principal that listens but does not serve yet.
@@ -112,6 +110,7 @@ impl Bound {
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
         let namespace = config.control_plane.namespace.clone();
+        let limit = config.control_plane.max_message_size;
         let started = ControlPlane::start_with(
             config.control_plane,
             Arc::clone(&agents),
@@ -126,7 +125,6 @@ impl Bound {
             rule: config.auth.clone(),
             match_subject: config.client_cert_subject_match,
         };
-        let limit = config.max_message_size;
         let auth = AuthService { gate: gate.clone(), passwords: config.passwords.clone(), namespace };
         let version =
             VersionService { gate: gate.clone(), version: format!("tiphys-{}", env!("CARGO_PKG_VERSION")) };

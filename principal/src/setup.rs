@@ -70,6 +70,7 @@ pub async fn prepare(
             namespace_creation: settings.namespace_creation.clone(),
             label_selector: settings.label_selector.clone(),
             resync_interval: settings.resync_interval,
+            max_message_size: settings.max_message_size,
             registry,
         },
         listen,
@@ -78,7 +79,6 @@ pub async fn prepare(
         passwords,
         client_cert_subject_match: settings.match_certificate_subject,
         issuer,
-        max_message_size: settings.max_message_size,
     })
 }
 

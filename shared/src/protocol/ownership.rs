@@ -112,8 +112,15 @@ pub fn decide(
     match (wanted, existing) {
         (None, _) | (Some(Wanted::Absent(_)), None) => Decision::Nothing,
         (Some(Wanted::Present(wanted)), None) => Decision::Create(Box::new((**wanted).clone())),
-        // Its end brings us back here.
-        (Some(_), Some(existing)) if existing.is_deleting() => Decision::Nothing,
+        // Its end brings us back here. A mere view has nothing to do before it ends.
+        (Some(_), Some(existing)) if existing.is_deleting() => match (scope, &existing.metadata.finalizers) {
+            (Scope::Whole, Some(finalizers)) if !finalizers.is_empty() => {
+                let mut next = existing.clone();
+                next.metadata.finalizers = None;
+                Decision::Replace(Box::new(next))
+            }
+            _ => Decision::Nothing,
+        },
         (Some(Wanted::Absent(life)), Some(existing)) => {
             if existing.source_uid().as_ref() == Some(life) {
                 Decision::Delete
@@ -125,7 +132,11 @@ pub fn decide(
             Relation::Copy | Relation::OfAnotherControlPlane => update(kind, scope, existing, wanted),
             Relation::Stranger if refuses_adoption(Some(existing), policy) => Decision::Nothing,
             Relation::Stranger => update(kind, scope, existing, wanted),
-            Relation::EarlierLife if mismatch_policy(wanted, policy) == MismatchPolicy::Upsert => {
+            // A new life that declares the same takes over what the old one has: nothing is gained by tearing it down.
+            Relation::EarlierLife
+                if mismatch_policy(wanted, policy) == MismatchPolicy::Upsert
+                    || existing.field(kind.content_field()) == wanted.field(kind.content_field()) =>
+            {
                 update(kind, scope, existing, wanted)
             }
             // Its end brings us back here, to create the new one.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use parking_lot::Mutex;
+use prost::Message as _;
 use tiphys_proto::event_stream::Event as WireEvent;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -110,6 +111,8 @@ pub trait Side: Send + Sync + 'static {
     fn handle(&self, event: Event) -> impl Future<Output = Outcome> + Send;
     /// An event was handed to the stream.
     fn on_sent(&self, event: &Event);
+    /// An event cannot be sent as it is. It is tried again, in case it changes.
+    fn on_unsendable(&self, event: &Event, reason: &str);
     /// An event arrived; acknowledgements do not count.
     fn on_received(&self, event: &Event);
     /// The peer acknowledged what this was about; with a reason if it refused it.
@@ -140,6 +143,7 @@ pub async fn run<S: Side>(
     side: Arc<S>,
     outbox: Arc<SharedOutbox>,
     mut features: watch::Receiver<Option<Features>>,
+    max_message_size: usize,
     incoming: impl Stream<Item = Result<WireEvent, tonic::Status>> + Send,
     outgoing: mpsc::Sender<WireEvent>,
     cancel: CancellationToken,
@@ -164,7 +168,7 @@ pub async fn run<S: Side>(
             });
         }
         if next.is_none() {
-            next = next_message(&*side, &outbox, &mut acks);
+            next = next_message(&*side, &outbox, &mut acks, max_message_size);
         }
         let due = if next.is_none() { outbox.read(Outbox::next_due).map(Instant::from_std) } else { None };
         tokio::select! {
@@ -223,7 +227,12 @@ pub async fn run<S: Side>(
 }
 
 /// Acknowledgements go before news: they are small, and free the peer.
-fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, acks: &mut VecDeque<Event>) -> Option<WireEvent> {
+fn next_message<S: Side>(
+    side: &S,
+    outbox: &SharedOutbox,
+    acks: &mut VecDeque<Event>,
+    max_message_size: usize,
+) -> Option<WireEvent> {
     while let Some(ack) = acks.pop_front() {
         match codec::encode(&ack) {
             Ok(message) => return Some(message),
@@ -252,14 +261,15 @@ fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, acks: &mut VecDeque<Ev
             }
         };
         match codec::encode(&event) {
+            // What cannot pass is parked until its time to be sent again, and holds up nothing else.
+            Ok(message) if message.encoded_len() > max_message_size => {
+                side.on_unsendable(&event, "it is larger than --grpc-max-message-size");
+            }
             Ok(message) => {
                 side.on_sent(&event);
                 return Some(message);
             }
-            Err(error) => {
-                // JSON came in, so JSON goes out; should it not, the entry is parked until its time to be sent again.
-                tracing::error!(event_id = %event.id, %error, "event could not be written");
-            }
+            Err(error) => side.on_unsendable(&event, &error.to_string()),
         }
     }
 }

@@ -97,6 +97,11 @@ pub(crate) struct Fleet {
     pub(crate) ca: Ca,
     pub(crate) issuer: Issuer,
     address: SocketAddr,
+    /// What agents that start do about what is there already.
+    pub(crate) adoption: AdoptionPolicy,
+    max_message_size: usize,
+    /// The figures of the principal that runs.
+    pub(crate) figures: prometheus::Registry,
     principal: Option<(Process, tiphys_principal::Handle)>,
     clusters: BTreeMap<String, Cluster>,
     /// Names of the agents that own what they have.
@@ -113,6 +118,13 @@ impl Fleet {
     }
 
     #[cfg(not(feature = "real-cluster"))]
+    /// The same where no message may be larger than that.
+    pub(crate) async fn with_messages_of(agents: &[&str], bytes: usize) -> Self {
+        let clusters = agents.iter().map(|name| ((*name).to_owned(), Cluster::embedded())).collect();
+        Self::start_with(Cluster::embedded(), clusters, &[], bytes).await
+    }
+
+    #[cfg(not(feature = "real-cluster"))]
     /// The same with agents that own what they have.
     pub(crate) async fn autonomous(agents: &[&str]) -> Self {
         let clusters = agents.iter().map(|name| ((*name).to_owned(), Cluster::embedded())).collect();
@@ -124,6 +136,15 @@ impl Fleet {
         control: Cluster,
         clusters: BTreeMap<String, Cluster>,
         autonomous: &[&str],
+    ) -> Self {
+        Self::start_with(control, clusters, autonomous, 16 << 20).await
+    }
+
+    async fn start_with(
+        control: Cluster,
+        clusters: BTreeMap<String, Cluster>,
+        autonomous: &[&str],
+        max_message_size: usize,
     ) -> Self {
         static FLEETS: AtomicU32 = AtomicU32::new(0);
         // RUST_LOG=debug shows what a failing test did.
@@ -139,6 +160,9 @@ impl Fleet {
             ca,
             issuer: Issuer::generate(2048).unwrap().0,
             address: ([127, 0, 0, 1], 0).into(),
+            adoption: AdoptionPolicy::Always,
+            max_message_size,
+            figures: prometheus::Registry::new(),
             principal: None,
             clusters,
             autonomous: autonomous.iter().map(|name| (*name).to_owned()).collect(),
@@ -170,17 +194,22 @@ impl Fleet {
         let (control, namespace, issuer, listen) =
             (self.control.clone(), self.namespace.clone(), self.issuer.clone(), self.address);
         let cancel = stop.clone();
+        self.figures = prometheus::Registry::new();
+        let (figures, max_message_size) = (self.figures.clone(), self.max_message_size);
         let (bound, handle) = runtime
             .spawn(async move {
                 let config = tiphys_principal::Config {
-                    control_plane: control_plane(control.client(), &namespace),
+                    control_plane: tiphys_principal::ControlPlaneConfig {
+                        registry: figures,
+                        max_message_size,
+                        ..control_plane(control.client(), &namespace)
+                    },
                     listen,
                     tls: Some(tls),
                     auth: AuthRule::parse("mtls:CN=([^,]+)").unwrap(),
                     passwords: None,
                     client_cert_subject_match: false,
                     issuer,
-                    max_message_size: 16 << 20,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
                 let handle = bound.handle();
@@ -203,6 +232,7 @@ impl Fleet {
     pub(crate) fn start_agent(&mut self, name: &str) {
         let dial = self.dial(name);
         let (cluster, namespace) = (self.clusters[name].clone(), self.namespace.clone());
+        let (adoption, max_message_size) = (self.adoption, self.max_message_size);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
@@ -215,9 +245,11 @@ impl Fleet {
                 namespace: namespace.clone(),
                 version: "test".to_owned(),
                 compression: false,
-                max_message_size: 16 << 20,
+                max_message_size,
             };
-            let agent = tiphys_agent::Agent::new(agent_config(mode, cluster.client(), &namespace), link);
+            let mut config = agent_config(mode, cluster.client(), &namespace);
+            config.policy.adoption = adoption;
+            let agent = tiphys_agent::Agent::new(config, link);
             sender.send(agent.handle()).unwrap();
             agent.run(cancel).await
         });
@@ -238,9 +270,23 @@ impl Fleet {
         DialOptions::new("127.0.0.1", self.address.port(), Some(tls))
     }
 
+    /// The cluster of an agent.
+    pub(crate) fn cluster(&self, agent: &str) -> &Cluster {
+        &self.clusters[agent]
+    }
+
     /// The principal, looked at from outside.
     pub(crate) fn principal(&self) -> &tiphys_principal::Handle {
         &self.principal.as_ref().unwrap().1
+    }
+
+    /// Sum of a figure of the principal that runs, over all its labels.
+    pub(crate) fn figure(&self, name: &str) -> u64 {
+        let families = self.figures.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0, |family| {
+            family.get_metric().iter().map(|metric| metric.get_counter().get_value() as u64).sum()
+        })
     }
 
     /// Objects at the control plane: Applications of an agent, or projects and repositories.
@@ -314,6 +360,7 @@ pub(crate) fn control_plane(client: Client, namespace: &str) -> tiphys_principal
         namespace_creation: None,
         label_selector: None,
         resync_interval: Some(RESYNC),
+        max_message_size: 16 << 20,
         registry: prometheus::Registry::new(),
     }
 }

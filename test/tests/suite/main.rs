@@ -2,7 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "all of this is test code")]
 
+mod autonomous;
 mod conformance;
 mod fleet;
 mod kube;
 mod managed;
+mod raw;
+mod symptoms;

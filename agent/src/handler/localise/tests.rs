@@ -115,7 +115,10 @@ fn only_the_life_that_is_meant_is_deleted() {
 
 #[test]
 fn a_copy_of_an_earlier_life_is_replaced_or_reparented_as_the_policy_says() {
-    let existing = stored(decide_here(None, &wanted("u1"), POLICY));
+    let mut existing = stored(decide_here(None, &wanted("u1"), POLICY));
+    let same = stored(decide_here(Some(&existing), &wanted("u2"), POLICY));
+    assert_eq!(same.source_uid(), Some(SourceUid("u2".into())), "the same spec needs no new object");
+    existing.data["spec"]["project"] = json!("other");
     assert_eq!(decide_here(Some(&existing), &wanted("u2"), POLICY), Decision::Delete);
     let upsert = Policy { mismatch: MismatchPolicy::Upsert, ..POLICY };
     let next = stored(decide_here(Some(&existing), &wanted("u2"), upsert));

@@ -321,6 +321,7 @@ async fn start_principal(
             namespace_creation: None,
             label_selector: None,
             resync_interval: Some(RESYNC),
+            max_message_size: MESSAGE_SIZE,
             registry: registry.clone(),
         },
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -329,7 +330,6 @@ async fn start_principal(
         passwords: None,
         client_cert_subject_match: true,
         issuer: pki.issuer.clone(),
-        max_message_size: MESSAGE_SIZE,
     })
     .await
     .map_err(|error| failed(&error))?;

@@ -4,87 +4,20 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use serde_json::json;
-use tiphys_proto::auth::AuthRequest;
-use tiphys_proto::auth::authentication_client::AuthenticationClient;
 use tiphys_proto::event_stream::Event as WireEvent;
 use tiphys_proto::event_stream::event_stream_client::EventStreamClient;
 use tiphys_proto::version::VersionRequest;
 use tiphys_proto::version::version_client::VersionClient;
 use tiphys_shared::model::event::{Payload, REFUSED};
-use tiphys_shared::model::feature::{Features, METADATA_KEY};
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{AgentName, Event, EventId, EventKind, Kind, Mode, Target};
+use tiphys_shared::model::{AgentName, Event, EventKind, Kind, Mode, Target};
 use tiphys_shared::process::clock;
 use tiphys_shared::security::token::{Issuer, Subject};
 use tiphys_shared::wire::codec;
-use tiphys_shared::wire::transport;
-use tokio::sync::mpsc;
-use tonic::transport::Channel;
-use tonic::{Code, Request, Streaming};
+use tonic::Code;
 
 use super::super::fleet::{Fleet, merge};
-
-/// An agent that says what a test tells it to.
-struct Raw {
-    say: mpsc::Sender<WireEvent>,
-    hear: Streaming<WireEvent>,
-}
-
-async fn channel(fleet: &Fleet, name: &str) -> Channel {
-    transport::dial(&fleet.dial(name)).await.unwrap()
-}
-
-async fn token(channel: &Channel) -> String {
-    let request = AuthRequest {
-        method: "mtls".into(),
-        mode: "managed".into(),
-        version: "test".into(),
-        agent_namespace: "argocd".into(),
-        ..AuthRequest::default()
-    };
-    AuthenticationClient::new(channel.clone()).authenticate(request).await.unwrap().into_inner().access_token
-}
-
-fn with_token<T>(message: T, token: &str) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-    request
-}
-
-impl Raw {
-    async fn connect(fleet: &Fleet, name: &str) -> Self {
-        let channel = channel(fleet, name).await;
-        let token = token(&channel).await;
-        let (say, mut said) = mpsc::channel(64);
-        let mut request =
-            with_token(futures::stream::poll_fn(move |context| said.poll_recv(context)), &token);
-        request.metadata_mut().insert(METADATA_KEY, Features::all().to_metadata().parse().unwrap());
-        let response = EventStreamClient::new(channel).subscribe(request).await.unwrap();
-        Self { say, hear: response.into_inner() }
-    }
-
-    async fn say(&self, event: &Event) {
-        self.say.send(codec::encode(event).unwrap()).await.unwrap();
-    }
-
-    /// The next event for which `is_it` holds; everything else is left unacknowledged.
-    async fn hear(&mut self, is_it: impl Fn(&Event) -> bool) -> Event {
-        let wait = async {
-            loop {
-                let message = self.hear.next().await.expect("the stream ended").expect("the stream broke");
-                let event = codec::decode(message).unwrap();
-                if is_it(&event) {
-                    return event;
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it was never said")
-    }
-
-    async fn hear_ack(&mut self, id: &EventId) -> Event {
-        self.hear(|event| event.is_ack() && event.id == *id).await
-    }
-}
+use super::super::raw::{Raw, channel, token, with_token};
 
 fn status_update(namespace: &str, name: &str, source_uid: &str) -> Event {
     let mut event = Event::request(
@@ -214,7 +147,7 @@ async fn ten_thousand_updates_of_one_application_to_a_slow_agent_are_one_entry()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_of_one_agent_with_a_token_of_another_is_refused() {
     let fleet = Fleet::embedded(&[]).await;
-    let bob = token(&channel(&fleet, "bob").await).await;
+    let bob = token(&channel(&fleet, "bob").await, Mode::Managed).await;
     let alice = channel(&fleet, "alice").await;
     let refused =
         VersionClient::new(alice.clone()).version(with_token(VersionRequest {}, &bob)).await.unwrap_err();
