@@ -6,11 +6,12 @@
 //!                          discovery   object_meta, schema, patch: pure rules
 //! ```
 //!
-//! There are no controllers, nothing is kept across a restart, and there is no task in the background: a
-//! server that nobody asks costs a few kilobytes.
+//! Nothing is kept across a restart, and there is no task in the background: a server that nobody asks costs a few
+//! kilobytes. Controllers (for dependents and namespaces, no others) run if somebody runs them.
 
 mod auth;
 mod builtin;
+mod controllers;
 mod crd;
 mod definitions;
 mod discovery;
@@ -428,6 +429,14 @@ impl ApiServer {
             names.push(name);
         }
         Ok(names)
+    }
+
+    /// Does until `cancel` what the controllers of a cluster do about deletion: dependents go with their owners (in
+    /// the background, in the foreground, or not, as asked), and namespaces with what is in them.
+    ///
+    /// Without it the server is as a kube-apiserver alone: dependents stay, and so do namespaces, as `Terminating`.
+    pub fn run_controllers(&self, cancel: CancellationToken) -> impl Future<Output = ()> + Send + use<> {
+        controllers::run(self.inner.clone(), cancel)
     }
 
     /// Forgets all past changes, as a compaction would: watches and pages from before have to start anew.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Where an object lives: `storage/namespace/name`, or `storage/name` for cluster-wide kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -119,6 +119,20 @@ impl Content {
     pub(crate) fn managed_by(mut self, managed: Managed) -> Self {
         self.managed = managed;
         self
+    }
+
+    /// Whether this word is anywhere in it.
+    pub(crate) fn mentions(&self, word: &str) -> bool {
+        let (first, rest) = word.as_bytes().split_first().unwrap_or((&0, &[]));
+        let tail = &self.tail[..];
+        let mut from = 0;
+        while let Some(at) = tail.get(from..).and_then(|tail| tail.iter().position(|byte| byte == first)) {
+            from += at + 1;
+            if tail.get(from..).is_some_and(|tail| tail.starts_with(rest)) {
+                return true;
+            }
+        }
+        false
     }
 
     pub(crate) fn managed(&self) -> &Managed {
@@ -290,6 +304,8 @@ struct State {
     rings: BTreeMap<Box<str>, Ring>,
     /// Floor of rings that do not exist yet.
     floor: u64,
+    /// Who is told of every change.
+    observers: Vec<mpsc::UnboundedSender<Change>>,
 }
 
 /// How much of the past of each resource is kept.
@@ -320,6 +336,7 @@ impl Store {
                 objects: OrdMap::new(),
                 rings: BTreeMap::new(),
                 floor: if revision > 1 { revision } else { 0 },
+                observers: Vec::new(),
             }),
         }
     }
@@ -363,7 +380,16 @@ impl Store {
         if let Some(ring) = state.rings.get_mut(key.storage()) {
             ring.push(change.clone(), self.window);
         }
+        state.observers.retain(|observer| observer.send(change.clone()).is_ok());
         Ok(change)
+    }
+
+    /// The present state, and every change from here on.
+    pub(crate) fn observe(&self) -> (Snapshot, mpsc::UnboundedReceiver<Change>) {
+        let (sender, changes) = mpsc::unbounded_channel();
+        let mut state = self.state.lock();
+        state.observers.push(sender);
+        (Snapshot { revision: state.revision, objects: state.objects.clone() }, changes)
     }
 
     /// The present state, or that of an earlier revision as far as `storage` is concerned.

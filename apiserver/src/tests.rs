@@ -1,5 +1,6 @@
 //! The server as its clients see it, in process.
 
+mod controllers;
 mod definitions;
 mod deletion;
 mod histories;
