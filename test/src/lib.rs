@@ -1,3 +1,4 @@
 //! What needs more than one crate: the parts of the load tools, which are programs of this crate.
 
+pub mod chaos;
 pub mod load;
