@@ -15,6 +15,7 @@ use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
+use tiphys_shared::protocol::mirror::Wanted;
 use tiphys_shared::protocol::outbox::{Item, Key};
 use tiphys_shared::protocol::ownership::{self, Decision};
 use tiphys_shared::protocol::resync::exchange::{Query, Report};
@@ -45,15 +46,20 @@ impl ClusterSide {
         match (&event.target, &event.kind, &event.payload) {
             (Target::Heartbeat, _, _) => Outcome::Done,
             (Target::Application, EventKind::SetOperation, Payload::Object(object)) => {
-                self.operation(object, |existing| {
-                    let request = object.annotation(annotation::OPERATION_REQUESTED);
-                    let operation = object.field("operation").unwrap_or(&Value::Null);
-                    match operation {
-                        Value::Null => Decision::Nothing,
-                        operation => ownership::set_operation(existing, operation, request),
-                    }
-                })
-                .await
+                let request = object.annotation(annotation::OPERATION_REQUESTED);
+                let outcome = self
+                    .operation(object, |existing| match object.field("operation") {
+                        None => Decision::Nothing,
+                        Some(operation) => ownership::set_operation(existing, operation, request),
+                    })
+                    .await;
+                // A request that was carried out before is repeated by a principal that has not heard how it ended.
+                if let (Outcome::Done, Some(request)) = (&outcome, request)
+                    && let Ok(key) = self.key(Kind::Application, object)
+                {
+                    self.report_end(key, request);
+                }
+                outcome
             }
             (Target::Application, EventKind::TerminateOperation, Payload::Object(object)) => {
                 self.operation(object, ownership::terminate_operation).await
@@ -112,8 +118,31 @@ impl ClusterSide {
         .await;
         match (done, refusal.into_inner()) {
             (Err(error), _) => failed(&error),
+            // An earlier life of it has to go first.
+            (Ok(_), Some(reason)) if self.is_coming(key, of) => Outcome::Later(reason.to_owned()),
             (Ok(_), Some(reason)) => Outcome::Refused(reason.to_owned()),
             (Ok(_), None) => Outcome::Done,
+        }
+    }
+
+    /// Tells how an Application stands whose last operation was this one, if it is over.
+    fn report_end(&self, key: ResourceKey, request: &str) {
+        let is_over = |application: &Object| {
+            application.field("operation").is_none()
+                && application.annotation(annotation::OPERATION_TAKEN) == Some(request)
+        };
+        if let Some(application) = self.outbound.reconciler.stores.applications.get(&key)
+            && is_over(&application)
+        {
+            self.outbound.outbox.fill(|outbox| outbox.put(key, Outgoing::Object(application), false));
+        }
+    }
+
+    /// Whether the Application that the principal speaks of is wanted here, and not yet as it is to be.
+    fn is_coming(&self, key: &ResourceKey, of: &Object) -> bool {
+        match self.outbound.reconciler.mirror.lock().get(key) {
+            Some(Wanted::Present(wanted)) => wanted.source_uid() == Some(of.origin()),
+            _ => false,
         }
     }
 

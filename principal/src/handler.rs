@@ -87,13 +87,17 @@ impl AgentSide {
         decide: impl Fn(Option<&Object>, bool) -> Decision + Send + Sync,
     ) -> Outcome {
         let pending = || self.agent.outbox.read(|outbox| outbox.is_pending(key));
-        let outcome = self.reconcile(key, |existing| decide(existing, pending())).await;
+        // What the watch has yet to tell of is not even on its way to the agent.
+        let unheard = |existing: Option<&Object>| {
+            status::shows_untold(existing, self.outbound.stores.applications.get(key).as_deref())
+        };
+        let outcome = self.reconcile(key, |existing| decide(existing, unheard(existing) || pending())).await;
         let shown = self.outbound.stores.applications.get(key);
         if outcome == Outcome::Done && pending() && status::shows_request(shown.as_deref(), incoming) {
             if tokio::time::timeout(PATIENCE, self.agent.outbox.settled(key)).await.is_err() {
                 return Outcome::Later("the agent has not acknowledged what it was told before".to_owned());
             }
-            return self.reconcile(key, |existing| decide(existing, false)).await;
+            return self.reconcile(key, |existing| decide(existing, unheard(existing))).await;
         }
         outcome
     }

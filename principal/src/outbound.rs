@@ -154,6 +154,10 @@ impl Outbound {
             ownership::Requested::Named(request) => {
                 let known = old.and_then(|old| old.annotation(annotation::OPERATION_REQUESTED));
                 if known != Some(request) || old.is_none_or(|old| old.field("operation").is_none()) {
+                    // An agent that was away may not have heard of the Application, and would have nothing to run it on.
+                    if agent.mode == Mode::Managed {
+                        agent.put(Kind::Application, new, false);
+                    }
                     agent
                         .outbox
                         .fill(|outbox| outbox.operate(key.clone(), Outgoing::Object(Arc::clone(new))));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tiphys_shared::model::Object;
 use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::protocol::ownership::{self, Decision};
+use tiphys_shared::protocol::ownership::{self, Decision, Requested};
 
 /// Condition that shows what an agent could not do.
 const AGENT_ERROR: &str = "AgentError";
@@ -73,6 +73,19 @@ pub(crate) fn shows_request(existing: Option<&Object>, incoming: &Object) -> boo
             || (existing.annotation(annotation::REFRESH).is_some()
                 && incoming.annotation(annotation::REFRESH).is_none())
     })
+}
+
+/// Whether the Application shows a request that the watch has not told of yet: it was read after a conflict. An operation
+/// without a name is never told of.
+pub(crate) fn shows_untold(existing: Option<&Object>, told: Option<&Object>) -> bool {
+    let Some(existing) = existing else { return false };
+    let refresh = |object: &Object| object.annotation(annotation::REFRESH).map(str::to_owned);
+    let operation = match ownership::requested(existing) {
+        Requested::Nothing => false,
+        Requested::Unnamed => true,
+        named => told.is_none_or(|told| ownership::requested(told) != named),
+    };
+    operation || (refresh(existing).is_some() && told.is_none_or(|told| refresh(told) != refresh(existing)))
 }
 
 /// The cluster has finished deleting: what kept the Application here is taken away, if its deletion began here.
@@ -184,6 +197,25 @@ mod tests {
         ));
         assert!(next.field("operation").is_some());
         assert!(next.annotation(annotation::REFRESH).is_some());
+    }
+
+    #[test]
+    fn a_request_is_not_taken_for_heard_before_the_watch_has_told_of_it() {
+        let before = application(json!({"metadata": {"name": "a", "uid": "u1"}}));
+        let named = |content: &str| {
+            let asked =
+                application(json!({"metadata": {"name": "a", "uid": "u1"}, "operation": {"sync": content}}));
+            replaced(ownership::name_operation(&asked, content))
+        };
+        assert!(shows_untold(Some(&original()), Some(&original())), "it has no name: nobody was told of it");
+        assert!(shows_untold(Some(&named("1")), Some(&before)));
+        assert!(shows_untold(Some(&named("2")), Some(&named("1"))));
+        assert!(!shows_untold(Some(&named("1")), Some(&named("1"))));
+        assert!(!shows_untold(Some(&before), Some(&named("1"))));
+        let mut refreshed = before.clone();
+        refreshed.annotate(annotation::REFRESH, "hard");
+        assert!(shows_untold(Some(&refreshed), Some(&before)));
+        assert!(!shows_untold(Some(&refreshed), Some(&refreshed)));
     }
 
     #[test]
