@@ -7,6 +7,7 @@
 //! the weather turns calm, and [`verdict`] compares the API servers with the ledger.
 
 pub mod controller;
+pub mod history;
 pub mod ledger;
 pub mod process;
 pub mod proxy;
@@ -25,6 +26,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::history::History;
 use self::ledger::Ledger;
 use self::stage::Stage;
 use self::verdict::Verdict;
@@ -126,7 +128,10 @@ async fn rounds(plan: &Plan, stage: &mut Stage, outcome: &mut Outcome) -> anyhow
     // Whatever way this ends, nobody goes on.
     let _ends = cancel.clone().drop_guard();
     let mut controllers = JoinSet::new();
+    let history = History::new(&plan.folder)?;
+    let mut histories = JoinSet::new();
     for realm in &stage.realms {
+        histories.spawn(history.clone().follow(Arc::clone(realm), cancel.clone()));
         controllers.spawn(controller::run(
             Arc::clone(realm),
             Arc::clone(&ledger),

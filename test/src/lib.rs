@@ -1,4 +1,5 @@
 //! What needs more than one crate: the parts of the load tools, which are programs of this crate.
 
 pub mod chaos;
+pub mod fuzz;
 pub mod load;

@@ -234,10 +234,14 @@ fn from_wire(raw: CloudEvent) -> Result<cloudevents::Event, Reason> {
     let mut content_type = None;
     for (name, value) in raw.attributes {
         match (name.as_str(), value.attr) {
-            (SUBJECT, Some(Attr::CeString(text))) => {
+            (SUBJECT, Some(Attr::CeString(text) | Attr::CeUri(text) | Attr::CeUriRef(text))) => {
                 event.set_subject(Some(text));
             }
-            (CONTENT_TYPE, Some(Attr::CeString(text))) => content_type = Some(text),
+            (CONTENT_TYPE, Some(Attr::CeString(text) | Attr::CeUri(text) | Attr::CeUriRef(text))) => {
+                content_type = Some(text);
+            }
+            // Text by their nature: an extension of such a name would be written as the attribute.
+            (SUBJECT | CONTENT_TYPE, _) => {}
             (DATA_SCHEMA, Some(Attr::CeUri(text) | Attr::CeUriRef(text) | Attr::CeString(text)))
             | (_, Some(Attr::CeString(text) | Attr::CeUri(text) | Attr::CeUriRef(text))) => {
                 event.set_extension(&name, text);

@@ -79,7 +79,7 @@ pub fn answer(held: &Tree, query: &Query) -> Vec<Report> {
     let mut reports = Vec::new();
     let mut nodes: Vec<Node> = Vec::new();
     let mut named = 0;
-    for asked in query.nodes.iter().take(NODES) {
+    for asked in disjoint(&query.nodes, |asked| asked) {
         let count = held.sum(asked).count;
         let parts = match count {
             0..=FEW => Vec::new(),
@@ -111,7 +111,7 @@ pub fn answer(held: &Tree, query: &Query) -> Vec<Report> {
 /// What the owner makes of a report. Whatever a report says, no more is looked at than a true one would hold.
 pub fn compare(own: &Tree, report: &Report) -> Verdict {
     let mut verdict = Verdict::default();
-    for node in report.nodes.iter().take(NODES) {
+    for node in disjoint(&report.nodes, |node| &node.at) {
         if own.sum(&node.at) == node.sum {
             continue;
         }
@@ -121,6 +121,15 @@ pub fn compare(own: &Tree, report: &Report) -> Verdict {
         }
     }
     verdict
+}
+
+/// The first [`NODES`], without those that overlap with one before them: whoever names a part twice gets no more said about
+/// it than once.
+fn disjoint<T>(nodes: &[T], at: impl Fn(&T) -> &Prefix) -> impl Iterator<Item = &T> {
+    nodes.iter().take(NODES).enumerate().filter_map(move |(number, node)| {
+        let earlier = nodes.iter().take(number);
+        earlier.into_iter().all(|earlier| !at(earlier).overlaps(at(node))).then_some(node)
+    })
 }
 
 fn name_differences(own: &Tree, at: &Prefix, held: &[Leaf], verdict: &mut Verdict) {
@@ -248,6 +257,18 @@ mod tests {
             assert!(report.nodes.len() <= NODES);
             assert!(serde_json::to_string(&report).unwrap().len() < 256 * 1024);
         }
+    }
+
+    #[test]
+    fn whoever_names_the_whole_over_and_over_gets_it_once() {
+        let own = tree(&(0..5_000).map(|n| (n, 0)).collect());
+        let root = Prefix::root();
+        let nothing = Node { at: root.clone(), sum: Sum::default(), leaves: Some(Vec::new()) };
+        let report = Report { scope: Scope::Spec, nodes: vec![nothing; NODES] };
+        assert_eq!(compare(&own, &report).differing.len(), own.len());
+        let query = Query { scope: Scope::Spec, nodes: [vec![root.clone(); 100], root.children(1)].concat() };
+        let nodes: usize = answer(&own, &query).iter().map(|report| report.nodes.len()).sum();
+        assert_eq!(nodes, 256);
     }
 
     #[test]

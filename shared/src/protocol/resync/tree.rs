@@ -75,6 +75,11 @@ impl Prefix {
         (0..1_usize << (4 * digits)).map(|n| Self(format!("{}{n:0digits$x}", self.0))).collect()
     }
 
+    /// Whether one of the two is within the other.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        self.0.starts_with(&other.0) || other.0.starts_with(&self.0)
+    }
+
     fn places(&self) -> RangeInclusive<u128> {
         let digits = self.0.len();
         let low = u128::from_str_radix(&self.0, 16).unwrap_or(0);

@@ -1,0 +1,247 @@
+//! What meets the network, fed with whatever there is: each target takes any bytes and must neither panic, nor
+//! overflow the stack, nor produce more than it may, nor contradict itself.
+//!
+//! `test/fuzz` runs them with bytes that a fuzzer makes up; the tests here with the corpus that is kept beside it.
+
+use std::sync::OnceLock;
+
+use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
+use prost::Message as _;
+use serde_json::Value;
+use tiphys_shared::model::agent::{AgentName, Mode};
+use tiphys_shared::model::feature::Features;
+use tiphys_shared::model::{Kind, Object, SourceUid};
+use tiphys_shared::protocol::checksum;
+use tiphys_shared::protocol::mirror::Wanted;
+use tiphys_shared::protocol::ownership::{self, AdoptionPolicy, Decision, MismatchPolicy, Policy};
+use tiphys_shared::protocol::resync::digest::{self, Digest, Scope};
+use tiphys_shared::protocol::resync::exchange::{self, NODES, Query, Report};
+use tiphys_shared::protocol::resync::tree::{Leaf, LeafName, Tree};
+use tiphys_shared::security::pki::Certificate;
+use tiphys_shared::security::subject::AuthRule;
+use tiphys_shared::security::token::{self, Issuer};
+use tiphys_shared::wire::codec;
+
+/// A target: what the fuzzer calls it, and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 7] = [
+    ("event", event),
+    ("resync", resync),
+    ("metadata", metadata),
+    ("token", token),
+    ("certificate", certificate),
+    ("checksum", checksum),
+    ("ownership", ownership),
+];
+
+/// A protobuf message of the event stream: what is understood can be written, and is then understood as the same.
+pub fn event(bytes: &[u8]) {
+    let Ok(message) = tiphys_proto::event_stream::Event::decode(bytes) else { return };
+    let understood = match codec::decode(message) {
+        Ok(event) => event,
+        // It is acknowledged all the same.
+        Err(malformed) => match malformed.ack {
+            Some(ack) => codec::refusal(*ack, &malformed.reason.to_string()),
+            None => return,
+        },
+    };
+    let written = codec::encode(&understood);
+    assert!(written.is_ok(), "cannot be written: {written:?}");
+    let Ok(written) = written else { return };
+    let read = tiphys_proto::event_stream::Event::decode(written.encode_to_vec().as_slice());
+    let again = read.map(codec::decode);
+    assert!(matches!(&again, Ok(Ok(again)) if *again == understood), "{understood:?} became {again:?}");
+    assert!(codec::encode(&understood.ack()).is_ok());
+}
+
+/// Resources that a resync is about: a few, so that most are named, or many, so that sums are divided.
+fn tree(many: bool) -> &'static Tree {
+    static TREES: OnceLock<[Tree; 2]> = OnceLock::new();
+    let trees = TREES.get_or_init(|| {
+        [20_u32, 1500].map(|count| {
+            let leaf = |number: u32| Leaf {
+                name: LeafName {
+                    kind: Kind::Application,
+                    namespace: String::new(),
+                    name: format!("app-{number}"),
+                },
+                uid: SourceUid(format!("uid-{number}")),
+                digest: Digest(u128::from(number)),
+            };
+            (0..count).map(leaf).collect()
+        })
+    });
+    let [few, much] = trees;
+    if many { much } else { few }
+}
+
+/// A report or a query of a comparison: whatever it says, no more comes of it than there is.
+pub fn resync(bytes: &[u8]) {
+    for many in [false, true] {
+        let held = tree(many);
+        if let Ok(report) = serde_json::from_slice::<Report>(bytes) {
+            let verdict = exchange::compare(held, &report);
+            let named: usize = report.nodes.iter().flat_map(|node| &node.leaves).map(Vec::len).sum();
+            assert!(verdict.ask.len() <= NODES);
+            assert!(verdict.differing.len() <= held.len(), "{} differ", verdict.differing.len());
+            assert!(verdict.unknown.len() <= named);
+            assert!(verdict.unknown.iter().all(|leaf| held.get(&leaf.name).is_none()));
+        }
+        if let Ok(query) = serde_json::from_slice::<Query>(bytes) {
+            let reports = exchange::answer(held, &query);
+            let nodes: usize = reports.iter().map(|report| report.nodes.len()).sum();
+            let named: usize =
+                reports.iter().flat_map(|it| &it.nodes).flat_map(|node| &node.leaves).map(Vec::len).sum();
+            assert!(reports.iter().all(|report| report.nodes.len() <= NODES + 256), "a report is too long");
+            // Disjoint parts with more than a few resources each, divided by 16 or by 256.
+            assert!(nodes <= NODES + 256 + 16 * held.len(), "{nodes} nodes");
+            assert!(named <= held.len(), "{named} named");
+            // The owner of the same has nothing to ask and nothing to say.
+            assert!(reports.iter().all(|report| exchange::compare(held, report).is_equal()));
+        }
+    }
+}
+
+/// What an agent says of itself in metadata: what is taken is written as it came.
+pub fn metadata(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match AgentName::new(text) {
+        Ok(name) => assert!(name.as_str() == text && text.len() <= 63 && text.is_ascii()),
+        Err(error) => assert!(error.to_string().len() < 1024),
+    }
+    match text.parse::<Mode>() {
+        Ok(mode) => assert_eq!(mode.as_str().parse::<Mode>().ok(), Some(mode)),
+        Err(error) => assert!(error.to_string().len() < bytes.len() + 1024),
+    }
+    let features = Features::parse(text);
+    assert_eq!(Features::parse(&features.to_metadata()), features);
+}
+
+fn issuer() -> Option<&'static Issuer> {
+    static ISSUER: OnceLock<Option<Issuer>> = OnceLock::new();
+    ISSUER.get_or_init(|| Issuer::generate(2048).ok().map(|(issuer, _)| issuer)).as_ref()
+}
+
+/// A token that somebody made up: it is never taken, whatever it says of itself.
+pub fn token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some(subject) = token::subject_of(text) {
+        assert!(AgentName::new(subject.agent.as_str()).is_ok());
+    }
+    let issuer = issuer();
+    assert!(issuer.is_some(), "there is no key");
+    let Some(issuer) = issuer else { return };
+    // A moment at which the tokens of the corpus are good, but for the signature.
+    let now = Timestamp::from_second(1_795_240_600).unwrap_or(Timestamp::UNIX_EPOCH);
+    assert!(issuer.verify_access(text, now).is_err());
+    assert!(issuer.verify_refresh(text, now).is_err());
+    assert!(issuer.refresh(text, now).is_err());
+    assert!(issuer.verify_resource_proxy(text, now).is_err());
+}
+
+/// A certificate, in either form, or the value of a header: whoever is found in it has a name that is one.
+pub fn certificate(bytes: &[u8]) {
+    for certificate in [Certificate::from_der(bytes), Certificate::from_pem(bytes)].into_iter().flatten() {
+        for rule in ["mtls:subject:CN=([^,]+)", "mtls:uri:spiffe://[^/]+/(.+)", "mtls:subject:(.*)"] {
+            let Ok(rule) = AuthRule::parse(rule) else { continue };
+            if let Ok(name) = rule.name_in_certificate(Some(&certificate)) {
+                assert!(AgentName::new(name.as_str()).is_ok());
+            }
+        }
+        let again = Certificate::from_pem(certificate.to_pem().as_bytes());
+        assert!(matches!(&again, Ok(again) if again.der == certificate.der));
+    }
+    let rule = AuthRule::parse("header:x-client-id:^(?:agent-)?(.*)$");
+    assert!(rule.is_ok());
+    if let (Ok(rule), Ok(value)) = (rule, HeaderValue::from_bytes(bytes)) {
+        let mut headers = HeaderMap::new();
+        headers.append("x-client-id", value.clone());
+        if let Ok(name) = rule.name_in_headers(&headers) {
+            assert!(AgentName::new(name.as_str()).is_ok());
+        }
+        headers.append("x-client-id", value);
+        assert!(rule.name_in_headers(&headers).is_err(), "a header that is there twice was taken");
+    }
+}
+
+/// Content of an object: its checksum depends on nothing but what it says, and a seal holds until it is broken.
+pub fn checksum(bytes: &[u8]) {
+    let Ok(value) = serde_json::from_slice::<Value>(bytes) else { return };
+    let mut object: Object = Object::new("a", &tiphys_shared::kube::kinds::api_resource(Kind::Application));
+    object.data = serde_json::json!({"spec": value, "data": value, "status": value});
+    let Ok(text) = serde_json::to_string(&object) else { return };
+    let again = serde_json::from_str::<Object>(&text);
+    for kind in Kind::ALL {
+        let sum = checksum::content(kind, &object);
+        assert_eq!(sum.0.len(), 32);
+        // What is deeper than a parser goes is not read again.
+        if let Ok(again) = &again {
+            assert_eq!(checksum::content(kind, again), sum);
+        }
+        for scope in [Scope::Spec, Scope::Status, Scope::Whole] {
+            let mut sealed = object.clone();
+            digest::seal(kind, scope, &mut sealed, Digest(7));
+            assert_eq!(digest::sealed(kind, scope, &sealed), Some(Digest(7)));
+            let text =
+                sealed.metadata.annotations.iter().flatten().map(|(_, text)| text.len()).sum::<usize>();
+            assert!(text < 100, "a seal of {text} characters");
+        }
+    }
+}
+
+/// What is here and what the owner sent, any two objects: whoever has acted has nothing more to do.
+pub fn ownership(bytes: &[u8]) {
+    let Ok((existing, wanted)) = serde_json::from_slice::<(Option<Object>, Option<Object>)>(bytes) else {
+        return;
+    };
+    let wanted = wanted.map(|wanted| Wanted::Present(wanted.into()));
+    for kind in Kind::ALL {
+        for scope in [Scope::Spec, Scope::Whole] {
+            for (mismatch, adoption) in [
+                (MismatchPolicy::Recreate, AdoptionPolicy::Always),
+                (MismatchPolicy::Upsert, AdoptionPolicy::Always),
+                (MismatchPolicy::Recreate, AdoptionPolicy::Never),
+            ] {
+                let policy = Policy { mismatch, adoption };
+                let decide = |existing: Option<&Object>| {
+                    ownership::decide(kind, scope, existing, wanted.as_ref(), policy)
+                };
+                match decide(existing.as_ref()) {
+                    Decision::Create(object) => assert!(existing.is_none(), "{object:?} is there already"),
+                    Decision::Replace(next) => {
+                        assert_eq!(decide(Some(&next)), Decision::Nothing, "{next:?} is not enough");
+                    }
+                    Decision::Delete => assert!(existing.is_some()),
+                    Decision::Nothing => {}
+                }
+            }
+            if let Some(existing) = &existing {
+                // What is assumed wants nothing of what it was assumed from that it could not give.
+                if let Some(assumed) = ownership::assume(kind, scope, existing) {
+                    assert!(
+                        !assumed
+                            .metadata
+                            .annotations
+                            .iter()
+                            .flatten()
+                            .any(|(key, _)| { ownership::OWN_ANNOTATIONS.contains(&key.as_str()) })
+                    );
+                }
+            }
+        }
+    }
+    if let Some(existing) = &existing {
+        let named = match ownership::name_operation(existing, "unique") {
+            Decision::Replace(named) => *named,
+            _ => return,
+        };
+        assert!(matches!(ownership::requested(&named), ownership::Requested::Named(_)));
+        assert_eq!(ownership::name_operation(&named, "another"), Decision::Nothing);
+    }
+}
+
+#[cfg(test)]
+mod tests;
