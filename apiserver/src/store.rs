@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 
 /// Where an object lives: `storage/namespace/name`, or `storage/name` for cluster-wide kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -224,12 +224,13 @@ struct Ring {
     floor: u64,
     /// Rises when everything that watches has to end.
     epoch: u64,
-    notify: watch::Sender<()>,
+    /// Wakes in the order in which they wait: whoever repeats a run with the same seed finds the same order again.
+    notify: Arc<Notify>,
 }
 
 impl Ring {
     fn new(floor: u64) -> Self {
-        Self { changes: VecDeque::new(), size: 0, floor, epoch: 0, notify: watch::Sender::new(()) }
+        Self { changes: VecDeque::new(), size: 0, floor, epoch: 0, notify: Arc::default() }
     }
 
     /// Takes in a change, and forgets the oldest ones beyond the window.
@@ -243,7 +244,7 @@ impl Ring {
             self.size -= oldest.size();
             self.floor = oldest.revision;
         }
-        self.notify.send_replace(());
+        self.notify.notify_waiters();
     }
 }
 
@@ -426,11 +427,11 @@ impl Store {
     }
 
     /// A signal for changes of `storage`, with the epoch in which it is taken.
-    pub(crate) fn subscribe(&self, storage: &str) -> (watch::Receiver<()>, u64) {
+    pub(crate) fn subscribe(&self, storage: &str) -> (Arc<Notify>, u64) {
         let mut state = self.state.lock();
         let floor = state.floor;
         let ring = state.rings.entry(storage.into()).or_insert_with(|| Ring::new(floor));
-        (ring.notify.subscribe(), ring.epoch)
+        (Arc::clone(&ring.notify), ring.epoch)
     }
 
     /// At most `limit` changes of `storage` after `position`.
@@ -458,7 +459,7 @@ impl Store {
     pub(crate) fn close(&self, storage: &str) {
         if let Some(ring) = self.state.lock().rings.get_mut(storage) {
             ring.epoch += 1;
-            ring.notify.send_replace(());
+            ring.notify.notify_waiters();
         }
     }
 

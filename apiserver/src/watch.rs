@@ -14,7 +14,7 @@ use serde_json::json;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch::Receiver;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -78,7 +78,7 @@ pub(crate) fn transition<'a>(change: &'a Change, filter: &Filter) -> Option<(Kin
 struct Cursor {
     watch: Watch,
     presenter: Presenter,
-    signal: Receiver<()>,
+    signal: Arc<Notify>,
     epoch: u64,
     deadline: Instant,
     next_bookmark: Instant,
@@ -121,8 +121,10 @@ impl Cursor {
         if std::mem::take(&mut self.watch.mark_initial) {
             self.bookmark(&mut out, true);
         }
+        let signal = Arc::clone(&self.signal);
         loop {
-            self.signal.borrow_and_update();
+            // What happens from here on is not missed.
+            let changed = signal.notified();
             let storage = &self.watch.resource.storage;
             match self.watch.server.store.changes_after(storage, self.watch.position, self.epoch, BATCH) {
                 Pull::Changes(changes, seen) => {
@@ -156,13 +158,7 @@ impl Cursor {
                     self.ended = true;
                     return None;
                 }
-                changed = self.signal.changed() => {
-                    // The sender lives in the store, which this watch keeps alive.
-                    if changed.is_err() {
-                        self.ended = true;
-                        return None;
-                    }
-                }
+                () = changed => {}
                 () = sleep_until(self.deadline) => {
                     self.ended = true;
                     self.bookmark(&mut out, false);
