@@ -56,7 +56,13 @@ struct Content {
     objects: BTreeMap<ResourceKey, Arc<Object>>,
     /// Newest resource version that the watch has told of.
     watched: u64,
+    /// Odd while a list is under way, and another number for each.
+    lists: u64,
 }
+
+/// A moment in the life of a [`Store`]: between which of its lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment(u64);
 
 impl Store {
     /// The resource as it was last seen.
@@ -100,12 +106,21 @@ impl Store {
         *self.synced.borrow()
     }
 
+    /// The present moment, for a write that begins.
+    pub fn moment(&self) -> Moment {
+        Moment(self.content.read().lists)
+    }
+
     /// Takes in what this process has just written, before the watch tells of it; the watch's own word of it is then no
     /// news.
     ///
-    /// Left out unless it differs from the copy by that write alone: what others changed in between must be told.
-    pub fn wrote(&self, done: &Done) {
+    /// Left out unless it differs from the copy by that write alone: what others changed in between must be told. Left out,
+    /// too, if a list was made since the write began: what is deleted before a list is on no list, and no watch tells of it.
+    pub fn wrote(&self, done: &Done, began: Moment) {
         let mut content = self.content.write();
+        if content.lists != began.0 || began.0 % 2 == 1 {
+            return;
+        }
         let written = match done {
             Done::Unchanged | Done::Deleted => return,
             Done::Created(written) => {
@@ -220,7 +235,10 @@ impl Informer {
                 event = stream.next() => event,
             };
             match event {
-                Some(Ok(watcher::Event::Init)) => listed = Some(HashSet::new()),
+                Some(Ok(watcher::Event::Init)) => {
+                    listed = Some(HashSet::new());
+                    self.store.content.write().lists |= 1;
+                }
                 Some(Ok(watcher::Event::InitApply(object))) => {
                     if let Some(listed) = &mut listed {
                         listed.insert(object.key(self.scope.kind));
@@ -281,13 +299,9 @@ impl Informer {
     fn forget_unlisted(&self, listed: &HashSet<ResourceKey>, on_change: &mut impl FnMut(Change)) {
         let gone: Vec<Arc<Object>> = {
             let mut content = self.store.content.write();
-            let watched = content.watched;
-            // What was written after the list was made is not on it.
-            content
-                .objects
-                .extract_if(.., |key, object| !listed.contains(key) && version(object) <= watched)
-                .map(|(_, object)| object)
-                .collect()
+            content.lists += 1;
+            // What was written while the list was made is not here yet.
+            content.objects.extract_if(.., |key, _| !listed.contains(key)).map(|(_, object)| object).collect()
         };
         for last in gone {
             on_change(Change::Gone(last));

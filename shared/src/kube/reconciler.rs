@@ -122,8 +122,10 @@ impl Reconciler {
         decide: impl Fn(Option<&Object>) -> Decision,
     ) -> Result<Done, Error> {
         self.in_turn(key, async {
+            let store = self.stores.of(key.kind);
+            let began = store.moment();
             let done = self.write(key, decide).await?;
-            self.stores.of(key.kind).wrote(&done);
+            store.wrote(&done, began);
             Ok(done)
         })
         .await

@@ -157,12 +157,13 @@ async fn what_was_written_here_is_no_news_and_what_others_changed_meanwhile_is()
     assert_eq!(hear(&mut changes).await, "new a");
 
     // A write based on something that the watch has not told yet is not taken in: the other's change must be told.
+    let began = store.moment();
     let stale = created.resource_version().to_owned();
     let mut theirs = (*store.get(&key("a")).unwrap()).clone();
     theirs.metadata.resource_version = Some("999999".into());
-    store.wrote(&Done::Updated { from: format!("{stale}0"), object: Arc::new(theirs.clone()) });
+    store.wrote(&Done::Updated { from: format!("{stale}0"), object: Arc::new(theirs.clone()) }, began);
     assert_ne!(store.get(&key("a")).unwrap().resource_version(), "999999");
-    store.wrote(&Done::Updated { from: stale, object: Arc::new(theirs) });
+    store.wrote(&Done::Updated { from: stale, object: Arc::new(theirs) }, began);
     assert_eq!(store.get(&key("a")).unwrap().resource_version(), "999999");
     stop.cancel();
     running.await.unwrap();
