@@ -9,7 +9,7 @@ use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, SourceUi
 use tiphys_shared::protocol::mirror::Wanted;
 use tiphys_shared::wire::pump::{Outcome, persist};
 
-use super::mirrored::agent_of_project;
+use super::mirrored::is_project_of;
 use super::{AgentSide, PATIENCE, status};
 
 impl AgentSide {
@@ -91,9 +91,8 @@ impl AgentSide {
             _ => None,
         };
         let agent = self.agent.name.as_str();
-        let own = |object: &Object| object.source_uid().is_some() && agent_of_project(object) == Some(agent);
         // What users edit is still the agent's.
-        if wanted.as_deref().is_some_and(own) || there.as_deref().is_none_or(own) {
+        if wanted.or(there).is_none_or(|known| is_project_of(&known, agent)) {
             return Ok(());
         }
         Err(format!("the project {} is there already, and is not of agent {agent}", key.name))

@@ -53,7 +53,7 @@ impl Place<'_> {
     pub(crate) fn name(&self, shown: &Object, kind: Kind) -> Option<LeafName> {
         let name = match kind {
             Kind::Application if shown.namespace() == self.agent.as_str() => shown.name(),
-            Kind::AppProject if agent_of_project(shown) == Some(self.agent.as_str()) => {
+            Kind::AppProject if is_project_of(shown, self.agent.as_str()) => {
                 shown.name().strip_prefix(self.agent.as_str())?.strip_prefix('-')?
             }
             _ => return None,
@@ -151,6 +151,16 @@ pub(crate) fn agent_of_project(shown: &Object) -> Option<&str> {
         [Value::String(agent)] => Some(agent),
         _ => None,
     }
+}
+
+/// Whether what is shown is a project of the agent: it says so, or users have made it say nothing that makes sense, and by
+/// its name it may be.
+pub(crate) fn is_project_of(shown: &Object, agent: &str) -> bool {
+    let is_named_after =
+        |agent: &str| shown.name().strip_prefix(agent).is_some_and(|rest| rest.starts_with('-'));
+    shown.source_uid().is_some()
+        && is_named_after(agent)
+        && agent_of_project(shown).is_none_or(|other| other == agent || !is_named_after(other))
 }
 
 /// A line of a role's policy: `p, proj:PROJECT:ROLE, RESOURCE, ACTION, PROJECT/OBJECT, EFFECT`. Applications are in
