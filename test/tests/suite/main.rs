@@ -8,4 +8,5 @@ mod fleet;
 mod kube;
 mod managed;
 mod raw;
+mod simulation;
 mod symptoms;

@@ -1,0 +1,54 @@
+//! The deterministic simulation, in short. The long run is the program `simulate`.
+
+use tiphys_test::simulation::{Selection, Simulation};
+
+/// Seeds that once violated a promise, with the modes that they ran in and what it was.
+const KEPT: [(u64, Selection); 4] = [
+    // A project that was shown, and that users had edited while the principal was away, was nobody's.
+    (1, Selection::Any),
+    // A copy that was created and deleted while the watch was down was taken to be there.
+    (14, Selection::Any),
+    // Copies that come back although their original has ended.
+    (12, Selection::Any),
+    (15, Selection::Any),
+];
+
+#[track_caller]
+fn hold(simulation: &Simulation, seed: u64, selection: Selection) -> u64 {
+    let outcome = simulation.run(seed, selection).unwrap();
+    assert!(
+        outcome.violations.is_empty(),
+        "seed {seed} ({}): {:#?}\nto look at it: cargo run -p tiphys-test --bin simulate -- --trace {seed}",
+        outcome.plan,
+        outcome.violations
+    );
+    outcome.hash
+}
+
+#[test]
+fn whatever_breaks_both_sides_come_to_agree() {
+    let simulation = Simulation::new().unwrap();
+    for seed in 1_000_000..1_000_012 {
+        hold(&simulation, seed, Selection::Any);
+    }
+}
+
+#[test]
+fn what_once_went_wrong_does_so_no_more() {
+    let simulation = Simulation::new().unwrap();
+    for (seed, selection) in KEPT {
+        hold(&simulation, seed, selection);
+    }
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    let simulation = Simulation::new().unwrap();
+    for selection in [Selection::Managed, Selection::Autonomous, Selection::Mixed] {
+        let first = simulation.run(7, selection).unwrap();
+        let second = simulation.run(7, selection).unwrap();
+        let fork = first.trace.iter().zip(&second.trace).find(|(one, other)| one != other);
+        assert_eq!(fork, None, "{selection:?}: the second run took another way");
+        assert_eq!(first.hash, second.hash);
+    }
+}
