@@ -35,22 +35,24 @@ const ANCIENT_CHANGES: &str = "ancient-changes";
 /// Where kubectl keeps what it applied in the days of client-side apply.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// Reads an object of this version in another one.
-type InVersion<'a> = dyn Fn(&str, &Value) -> Option<(Arc<Resource>, Value)> + 'a;
-
 /// The versions of a kind in which managers may have written.
 pub(crate) struct Versions<'a> {
     /// The one of this request.
     pub(crate) resource: &'a Resource,
     /// Branches that this request cannot change.
     pub(crate) ignored: &'static [&'static [&'static str]],
-    /// Another version by its name, if it is still there, with an object as it reads in it.
-    pub(crate) other: &'a InVersion<'a>,
+    /// Another version by its name, if it is still there. Objects read the same in all versions of a kind.
+    pub(crate) other: &'a dyn Fn(&str) -> Option<Arc<Resource>>,
 }
 
 impl Versions<'_> {
     fn shape(&self) -> Shape<'_> {
         shape::root(self.resource)
+    }
+
+    /// It is this version, or one that is still there.
+    fn has(&self, api_version: &str) -> bool {
+        *api_version == *self.resource.api_version() || (self.other)(api_version).is_some()
     }
 
     fn difference(&self, old: &Value, new: &Value) -> Difference {
@@ -69,9 +71,8 @@ impl Versions<'_> {
 
     /// The same difference in another version; `None` if that version is gone.
     fn difference_in(&self, version: &str, old: &Value, new: &Value) -> Option<Difference> {
-        let (resource, old) = (self.other)(version, old)?;
-        let (_, new) = (self.other)(version, new)?;
-        Some(self.counted(walk::difference(shape::root(&resource), &old, &new)))
+        let resource = (self.other)(version)?;
+        Some(self.counted(walk::difference(shape::root(&resource), old, new)))
     }
 }
 
@@ -306,7 +307,7 @@ fn apply(
         all = all.union(&owner.set);
     }
     let next = match &before {
-        Some(before) if can_prune(versions, &before.manager) => {
+        Some(before) if versions.has(&before.manager.api_version) => {
             pruned(versions, &merged, &before.set, &all, &owners, manager)
         }
         _ => merged,
@@ -346,11 +347,6 @@ fn conflicts(
     found
 }
 
-/// What was applied in another version can be compared with what is applied now if objects read the same in both.
-fn can_prune(versions: &Versions<'_>, before: &Manager) -> bool {
-    *before.api_version == *versions.resource.api_version() || versions.resource.is_custom()
-}
-
 /// Takes away what the manager applied before and does not apply now, unless somebody else owns it.
 fn pruned(
     versions: &Versions<'_>,
@@ -367,7 +363,10 @@ fn pruned(
     let less = walk::removed(shape, merged, &before);
     // What others own comes back; in other versions of a custom resource fields have the same paths.
     let mut kept = named(owned);
-    for owner in others.iter().filter(|owner| owner.manager.api_version != manager.api_version) {
+    let is_other = |owner: &&Owner| {
+        owner.manager.api_version != manager.api_version && versions.has(&owner.manager.api_version)
+    };
+    for owner in others.iter().filter(is_other) {
         kept = kept.union(&named(&owner.set));
     }
     let left = named(&walk::fields_of(shape, &less)).union(&kept);

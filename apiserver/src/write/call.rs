@@ -2,14 +2,13 @@
 
 use super::{Call, FieldValidation, Part, Source};
 use crate::fields::{self, Managed, Manager, Operation, Versions};
-use crate::resource::{self, Behaviour, Resource};
+use crate::resource::{self, Behaviour};
 use crate::schema::Cause;
 use crate::serve::present::with_type;
 use crate::status::{self, Failure, cause};
 use crate::store::{Change, Clash, Content, Key, Stored, Write};
 use crate::{crd, object_meta};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 impl Call<'_> {
     pub(super) fn group(&self) -> &str {
@@ -103,27 +102,13 @@ impl Call<'_> {
 
     /// Calls `f` with what there is to know about the versions of the kind.
     pub(super) fn with_versions<T>(&self, f: impl FnOnce(&Versions<'_>) -> T) -> T {
-        let other = |version: &str, object: &Value| self.in_version(version, object);
-        f(&Versions { resource: self.resource, ignored: self.ignored(), other: &other })
-    }
-
-    /// An object of this version as it reads in another one, if that is served.
-    fn in_version(&self, api_version: &str, object: &Value) -> Option<(Arc<Resource>, Value)> {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let other = self.server.find(group, version, self.plural())?;
-        if other.storage != self.resource.storage {
-            return None;
-        }
-        let convert = |resource: &Resource, stored: bool| match &resource.behaviour {
-            Behaviour::Builtin(rules) if stored => rules.from_stored,
-            Behaviour::Builtin(rules) => rules.to_stored,
-            Behaviour::Custom(_) => None,
+        // Between groups nothing is carried over, as with a real server.
+        let other = |api_version: &str| {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            let served = self.server.find(group, version, self.plural());
+            served.filter(|_| group == self.group())
         };
-        let mut object = object.clone();
-        for convert in [convert(self.resource, false), convert(&other, true)].into_iter().flatten() {
-            object = convert(object);
-        }
-        Some((other, object))
+        f(&Versions { resource: self.resource, ignored: self.ignored(), other: &other })
     }
 
     fn updater(&self) -> Option<Manager> {

@@ -48,6 +48,8 @@ macro_rules! every_case {
             apply: a_watch_sees_an_apply_as_any_write;
             apply: kubectl_may_take_over_what_it_applied_in_the_old_way;
             apply: a_definition_can_be_applied;
+            apply: versions_of_a_kind_share_their_managers;
+            apply: events_have_managers_in_both_of_their_groups;
             argocd: unknown_fields_of_an_application_are_kept_where_its_schema_says_so;
             argocd: an_application_needs_what_its_schema_requires;
             argocd: an_application_has_no_status_subresource;

@@ -504,3 +504,78 @@ pub(crate) async fn a_definition_can_be_applied(lab: &mut Lab) {
     lab.delete(&path).await.ok();
     lab.forget_from(count + 1);
 }
+
+pub(crate) async fn versions_of_a_kind_share_their_managers(lab: &mut Lab) {
+    let plural = format!("v{}s", lab.namespace().replace('-', ""));
+    let kind = format!("V{plural}");
+    let spec = json!({"type": "object", "properties": {
+        "a": {"type": "string"}, "b": {"type": "string"},
+        "tags": {"type": "array", "items": {"type": "string"}, "x-kubernetes-list-type": "set"},
+        "parts": {"type": "array", "items": {"type": "object", "properties": {"name": {"type": "string"}, "n": {"type": "integer"}}}},
+    }});
+    let schema = json!({"type": "object", "properties": {"spec": spec}});
+    let mut made = definition(&plural, &kind, "Namespaced", schema, false);
+    let mut second = made["spec"]["versions"][0].clone();
+    second["name"] = json!("v2");
+    second["storage"] = json!(false);
+    made["spec"]["versions"].as_array_mut().expect("versions").push(second);
+    let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let count = lab.notes();
+    lab.post(crds, &made).await.created();
+    let paths = ["v1", "v2"].map(|version| format!("/apis/{GROUP}/{version}/namespaces/{{ns}}/{plural}"));
+    for path in &paths {
+        lab.eventually(path, |reply| reply.code == 200).await;
+    }
+    lab.forget_from(count);
+    let object = |version: &str, spec: Value| {
+        json!({
+            "apiVersion": format!("{GROUP}/{version}"), "kind": kind, "metadata": {"name": "x"}, "spec": spec,
+        })
+    };
+    let path = paths.each_ref().map(|path| format!("{path}/x"));
+    let whole = json!({"a": "1", "b": "1", "tags": ["s", "t"], "parts": [{"name": "p", "n": 1}]});
+    lab.apply(&path[0], "one", &object("v1", whole)).await.created();
+    // An applier is the same in every version; whoever updates is not.
+    let next = lab.apply(&path[1], "one", &object("v2", json!({"a": "1", "tags": ["t"]}))).await.ok();
+    assert_eq!(next["spec"], json!({"a": "1", "tags": ["t"]}));
+    assert_eq!(managers(&next), ["Apply one"]);
+    lab.apply(&path[0], "two", &object("v1", json!({"a": "2"}))).await.expect(409, "Conflict");
+    for (path, value) in path.iter().zip(["2", "3"]) {
+        lab.patch("merge", &format!("{path}?fieldManager=hand"), &json!({"spec": {"b": value}})).await.ok();
+    }
+    let next = lab
+        .patch(
+            "merge",
+            &format!("{}?fieldManager=hand", path[0]),
+            &json!({"metadata": {"labels": {"l": "1"}}}),
+        )
+        .await
+        .ok();
+    assert_eq!(managers(&next), ["Apply one", "Update hand", "Update hand"]);
+    lab.apply(&path[0], "two", &object("v1", json!({"b": "4"}))).await.expect(409, "Conflict");
+    lab.apply_by_force(&path[0], "two", &object("v1", json!({"b": "4", "tags": ["t", "u"]}))).await.ok();
+    lab.apply(&path[0], "one", &object("v1", json!({}))).await.ok();
+    lab.get(&path[1]).await.ok();
+    let count = lab.notes();
+    lab.delete(&format!("{crds}/{plural}.{GROUP}")).await.ok();
+    lab.forget_from(count);
+}
+
+pub(crate) async fn events_have_managers_in_both_of_their_groups(lab: &mut Lab) {
+    let event = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}, "reason": "R", "message": "m", "type": "Normal",
+        "involvedObject": {"kind": "ConfigMap", "name": "a", "namespace": lab.namespace()}, "source": {"component": "c"},
+        "firstTimestamp": "2026-01-02T03:04:05Z", "lastTimestamp": "2026-01-02T03:04:05Z", "count": 1});
+    lab.post("events?fieldManager=maker", &event).await.created();
+    let other = "/apis/events.k8s.io/v1/namespaces/{ns}/events";
+    lab.patch("merge", &format!("{other}/e?fieldManager=hand"), &json!({"metadata": {"labels": {"l": "1"}}}))
+        .await
+        .ok();
+    lab.patch(
+        "merge",
+        "events/e?fieldManager=counter",
+        &json!({"count": 2, "lastTimestamp": "2026-01-02T03:05:05Z"}),
+    )
+    .await
+    .ok();
+    lab.get(&format!("{other}/e")).await.ok();
+}
