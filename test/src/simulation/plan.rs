@@ -129,7 +129,7 @@ impl Plan {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for agent in &self.agents {
-            let features = agent.features.as_ref().map_or("none".to_owned(), Features::to_metadata);
+            let features = agent.features.as_ref().map_or_else(|| "none".to_owned(), Features::to_metadata);
             write!(f, "{} {} [{features}] {:?}, ", agent.name, agent.mode, agent.mismatch)?;
         }
         write!(

@@ -75,8 +75,8 @@ async fn lead(world: &World, dead: &CancellationToken, cancel: CancellationToken
             namespace_creation: Some(NamespaceCreation::default()),
             label_selector: None,
             resync_interval: Some(world.plan.resync_interval),
-            cluster_view: None,
             max_message_size: super::world::LARGEST,
+            cluster_view: None,
             registry: Registry::new(),
         };
         match ControlPlane::start(config, tasks.clone(), cancel.clone()).await {

@@ -193,7 +193,8 @@ impl Person {
     /// Asks the cluster for something: an operation, the end of one, another look.
     async fn request(&mut self, spot: &Spot, index: usize) {
         match self.rng.u8(0..8) {
-            0..5 => {
+            // Where two ask at once, at the control plane and at the cluster, Argo CD has room for one.
+            0..5 if self.place == Place::Control => {
                 let id = format!("op-{}", self.world.ledger.lock().next());
                 let what = format!("starts {id}");
                 let changed = self.change(spot, &what, false, |object| {
@@ -215,7 +216,7 @@ impl Person {
                     });
                 }
             }
-            5 | 6 => {
+            0..=6 => {
                 let how = if self.rng.bool() { "normal" } else { "hard" };
                 self.change(spot, "wants another look", false, |object| {
                     object.annotate(annotation::REFRESH, how);
