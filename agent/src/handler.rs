@@ -46,20 +46,7 @@ impl ClusterSide {
         match (&event.target, &event.kind, &event.payload) {
             (Target::Heartbeat, _, _) => Outcome::Done,
             (Target::Application, EventKind::SetOperation, Payload::Object(object)) => {
-                let request = object.annotation(annotation::OPERATION_REQUESTED);
-                let outcome = self
-                    .operation(object, |existing| match object.field("operation") {
-                        None => Decision::Nothing,
-                        Some(operation) => ownership::set_operation(existing, operation, request),
-                    })
-                    .await;
-                // A request that was carried out before is repeated by a principal that has not heard how it ended.
-                if let (Outcome::Done, Some(request)) = (&outcome, request)
-                    && let Ok(key) = self.key(Kind::Application, object)
-                {
-                    self.report_end(key, request);
-                }
-                outcome
+                self.start(object, object.annotation(annotation::OPERATION_REQUESTED)).await
             }
             (Target::Application, EventKind::TerminateOperation, Payload::Object(object)) => {
                 self.operation(object, ownership::terminate_operation).await
@@ -75,6 +62,26 @@ impl ClusterSide {
                 Mode::Autonomous => self.autonomous(event).await,
             },
         }
+    }
+
+    /// Starts an operation that the principal asks for, once.
+    async fn start(&self, object: &Object, request: Option<&str>) -> Outcome {
+        if self.is_stopping(object, request) {
+            return Outcome::Later("the operation before it is being stopped".to_owned());
+        }
+        let outcome = self
+            .operation(object, |existing| match object.field("operation") {
+                None => Decision::Nothing,
+                Some(operation) => ownership::set_operation(existing, operation, request),
+            })
+            .await;
+        // A request that was carried out before is repeated by a principal that has not heard how it ended.
+        if let (Outcome::Done, Some(request)) = (&outcome, request)
+            && let Ok(key) = self.key(Kind::Application, object)
+        {
+            self.report_end(key, request);
+        }
+        outcome
     }
 
     fn document<T: DeserializeOwned>(&self, document: &Value, then: impl FnOnce(T)) -> Outcome {
@@ -125,6 +132,16 @@ impl ClusterSide {
         }
     }
 
+    /// Whether an operation that was not taken yet has to wait for the end of one that is being stopped.
+    fn is_stopping(&self, of: &Object, request: Option<&str>) -> bool {
+        let Ok(key) = self.key(Kind::Application, of) else { return false };
+        self.outbound.reconciler.stores.applications.get(&key).is_some_and(|application| {
+            ownership::phase(&application) == Some("Terminating")
+                && request.is_some()
+                && application.annotation(annotation::OPERATION_TAKEN) != request
+        })
+    }
+
     /// Tells how an Application stands whose last operation was this one, if it is over.
     fn report_end(&self, key: ResourceKey, request: &str) {
         let is_over = |application: &Object| {
@@ -168,6 +185,7 @@ impl Side for ClusterSide {
     fn on_open(&self) {}
 
     fn compare(&self, peer: &Features) -> Option<Duration> {
+        self.outbound.note_peer(peer);
         if !peer.has(Feature::Resync) {
             self.outbound.compare_by_list();
             return None;

@@ -9,15 +9,18 @@
 //!
 //! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], and [`Agent::run`] works until it is cancelled.
 
+mod cluster_cache;
 pub mod connection;
 mod handler;
 mod metrics;
 mod namespaces;
 pub mod options;
 mod outbound;
+mod pace;
 mod server;
 pub mod setup;
 
+pub use cluster_cache::ClusterCacheConfig;
 pub use server::{Agent, Config, Handle};
 
 /// Why an agent cannot start, or cannot go on.

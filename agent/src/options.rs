@@ -11,6 +11,7 @@ use tiphys_shared::process::options::{
     Problems,
 };
 use tiphys_shared::protocol::ownership::{AdoptionPolicy, MismatchPolicy, Policy};
+use tiphys_shared::redis;
 use tiphys_shared::security::passwords::{self, Credentials};
 use tiphys_shared::security::tls::{Policy as TlsPolicy, Version};
 
@@ -31,6 +32,8 @@ pub struct Options {
     applications: ApplicationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    redis: RedisOptions,
     #[command(flatten)]
     process: ProcessOptions,
     #[command(flatten)]
@@ -147,6 +150,10 @@ struct ApplicationOptions {
     #[arg(long, env = "ARGOCD_AGENT_ADOPTION_POLICY", value_name = "POLICY")]
     #[arg(default_value = "always", ignore_case = true)]
     adoption_policy: AdoptionPolicy,
+    /// Send changes of one application at most this often, always the newest; 0 sends each at once
+    #[arg(long, env = "ARGOCD_AGENT_BUFFER_INFORMER_EVENT_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "0s", value_parser = options::duration)]
+    buffer_informer_event_interval: Duration,
     /// Watch only resources that match this label selector
     #[arg(long, env = "ARGOCD_AGENT_LABEL_SELECTOR", value_name = "SELECTOR")]
     label_selector: Option<String>,
@@ -164,6 +171,40 @@ struct KubernetesOptions {
     /// Context in the kubeconfig, instead of its current one
     #[arg(long, value_name = "NAME")]
     kubecontext: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Redis of Argo CD, for the control plane's view of this cluster")]
+struct RedisOptions {
+    /// Address of this cluster's Redis; empty tells the control plane nothing of what is counted there
+    #[arg(long, env = "REDIS_ADDR", value_name = "HOST:PORT", default_value = "argocd-redis:6379")]
+    redis_addr: String,
+    /// User of Redis
+    #[arg(long, env = "REDIS_USERNAME", value_name = "NAME")]
+    redis_username: Option<String>,
+    /// Password of Redis
+    #[arg(long, env = "REDIS_PASSWORD", value_name = "TEXT", hide_env_values = true)]
+    redis_password: Option<String>,
+    /// Folder with the file auth that holds the password of Redis, and perhaps auth_username
+    #[arg(long, env = "REDIS_CREDS_DIR_PATH", value_name = "FOLDER")]
+    redis_creds_dir_path: Option<PathBuf>,
+    /// Use TLS towards Redis
+    #[arg(long, env = "ARGOCD_AGENT_REDIS_TLS_ENABLED", action = ArgAction::Set, default_value = "false")]
+    redis_tls_enabled: bool,
+    /// File with the CA of Redis, instead of the Secret
+    #[arg(long, env = "ARGOCD_AGENT_REDIS_TLS_CA_PATH", value_name = "FILE")]
+    redis_tls_ca_path: Option<PathBuf>,
+    /// Secret with the CA of Redis
+    #[arg(long, env = "ARGOCD_AGENT_REDIS_TLS_CA_SECRET_NAME", value_name = "NAME")]
+    #[arg(default_value = "argocd-redis-tls")]
+    redis_tls_ca_secret_name: String,
+    /// INSECURE: take whatever certificate Redis shows
+    #[arg(long, env = "ARGOCD_AGENT_REDIS_TLS_INSECURE", action = ArgAction::Set, default_value = "false")]
+    redis_tls_insecure: bool,
+    /// Look this often for what Argo CD has counted on this cluster; what changes is sent
+    #[arg(long, env = "ARGOCD_AGENT_CACHE_REFRESH_INTERVAL", value_name = "DURATION")]
+    #[arg(default_value = "10s", value_parser = options::duration)]
+    cache_refresh_interval: Duration,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -219,6 +260,8 @@ pub struct Settings {
     pub mode: Mode,
     /// Time between keepalive pings, if any are sent.
     pub keepalive_interval: Option<Duration>,
+    /// Shortest time between two states of one application that are sent, if there is one.
+    pub buffer_interval: Option<Duration>,
     /// Time between heartbeat events, if any are sent.
     pub heartbeat_interval: Option<Duration>,
     /// The version to announce to the principal.
@@ -249,6 +292,10 @@ pub struct Settings {
     pub resync_interval: Option<Duration>,
     /// Watch only what matches.
     pub label_selector: Option<String>,
+    /// Where this cluster's Argo CD counts what is here, if anybody is to know.
+    pub redis: Option<redis::Access>,
+    /// Time between two looks there.
+    pub cache_refresh_interval: Duration,
     /// What to log and how.
     pub logging: Logging,
     /// Lines for the log about options that are accepted without effect, deprecated or insecure.
@@ -322,6 +369,7 @@ impl Options {
             );
         }
         let access = problems.keep(self.kubernetes.check());
+        let redis = problems.absorb(self.redis.check(&mut notices));
 
         let (
             Some(logging),
@@ -330,8 +378,18 @@ impl Options {
             Some(transport),
             Some(allowed_namespaces),
             Some(access),
+            Some(redis),
             true,
-        ) = (logging, connection, credentials, transport, allowed_namespaces, access, problems.is_empty())
+        ) = (
+            logging,
+            connection,
+            credentials,
+            transport,
+            allowed_namespaces,
+            access,
+            redis,
+            problems.is_empty(),
+        )
         else {
             return Err(problems);
         };
@@ -343,6 +401,7 @@ impl Options {
             credentials,
             mode,
             keepalive_interval: interval(self.connection.keep_alive_ping_interval),
+            buffer_interval: interval(self.applications.buffer_informer_event_interval),
             heartbeat_interval: interval(self.connection.heartbeat_interval),
             announced_version: self.connection.announce_version,
             compression: self.connection.enable_compression,
@@ -362,6 +421,8 @@ impl Options {
                 .then(|| serde_json::json!({"sync": {}})),
             resync_interval: interval(self.connection.resync_interval),
             label_selector: filled(self.applications.label_selector),
+            redis,
+            cache_refresh_interval: self.redis.cache_refresh_interval,
             logging,
             notices,
         })
@@ -519,6 +580,37 @@ impl KubernetesOptions {
         let access =
             Access { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
         options::check_access(&access).map(|_| access)
+    }
+}
+
+impl RedisOptions {
+    fn check(&self, notices: &mut Vec<String>) -> Result<Option<redis::Access>, Problems> {
+        let mut problems = Problems::default();
+        if self.cache_refresh_interval.is_zero() {
+            problems.add(
+                "--cache-refresh-interval is 0: nobody can look that often",
+                "give a duration, such as 10s; --redis-addr '' turns looking off",
+            );
+        }
+        let access = options::RedisOptions {
+            address: ("--redis-addr", &self.redis_addr),
+            username: self.redis_username.as_deref(),
+            password: self.redis_password.as_deref(),
+            folder: self.redis_creds_dir_path.as_deref(),
+            tls: self.redis_tls_enabled,
+            insecure: self.redis_tls_insecure,
+            ca_path: ("--redis-tls-ca-path", self.redis_tls_ca_path.as_deref()),
+            ca_secret: &self.redis_tls_ca_secret_name,
+        };
+        match problems.absorb(access.check()) {
+            Some(access) if problems.is_empty() => {
+                if access.as_ref().is_some_and(|access| access.trust == Some(redis::Trust::Unverified)) {
+                    notices.push("INSECURE: not verifying the certificate of redis".to_owned());
+                }
+                Ok(access)
+            }
+            _ => Err(problems),
+        }
     }
 }
 

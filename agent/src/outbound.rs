@@ -3,28 +3,35 @@
 //! A managed agent tells how things stand and undoes what others change; an autonomous one tells what this cluster
 //! declares, and how it stands.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
 use tiphys_shared::kube::informer::Change;
 use tiphys_shared::kube::reconciler::{Cause, Reconciler};
 use tiphys_shared::model::argocd::{annotation, label};
+use tiphys_shared::model::cluster::Counts;
 use tiphys_shared::model::event::{
     Checksum, Failure, Payload, RequestUpdate, SyncedResource, SyncedResourceList,
 };
+use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventId, EventKind, Kind, Mode, Object, ResourceKey, SourceUid, Target};
 use tiphys_shared::process::clock;
 use tiphys_shared::protocol::checksum;
-use tiphys_shared::protocol::outbox::{Item, Key};
+use tiphys_shared::protocol::outbox::{Item, Key, Outbox};
 use tiphys_shared::protocol::ownership::{self, Decision};
-use tiphys_shared::protocol::resync::cache::Cache;
+use tiphys_shared::protocol::resync::cache::{Cache, Trees};
 use tiphys_shared::protocol::resync::digest::{self, Scope};
 use tiphys_shared::protocol::resync::exchange::{self, Query, Report};
 use tiphys_shared::protocol::resync::tree::{Leaf, LeafName, Tree};
 use tiphys_shared::wire::pump::{Outgoing, SharedOutbox, resource_ids};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
+use crate::pace::Pace;
 
 /// What every agent calls itself, as upstream has it. The principal knows agents by their credentials alone.
 const SOURCE: &str = "agent://agent-managed";
@@ -39,12 +46,28 @@ pub(crate) struct Outbound {
     pub(crate) reconciler: Arc<Reconciler>,
     pub(crate) namespaces: Namespaces,
     pub(crate) digests: Cache,
+    pub(crate) trees: Trees,
     pub(crate) metrics: Arc<Metrics>,
     /// What the principal calls this agent, once it has said so.
     pub(crate) name: OnceLock<String>,
+    /// Whether the principal is of ours, so far as is known.
+    pub(crate) tiphys: AtomicBool,
+    /// Holds updates of Applications back, if users want that.
+    pub(crate) pace: Option<Mutex<Pace>>,
+    pub(crate) held_back: Notify,
 }
 
 impl Outbound {
+    /// Takes note of what the principal can do.
+    pub(crate) fn note_peer(&self, peer: &Features) {
+        self.tiphys.store(peer.has(Feature::Resync), Ordering::Relaxed);
+    }
+
+    /// Whether the principal is of ours.
+    pub(crate) fn is_tiphys(&self) -> bool {
+        self.tiphys.load(Ordering::Relaxed)
+    }
+
     /// Takes in a change that an informer tells of. What is `listed` was there before anything was watched, and is compared
     /// as a whole once there is a stream.
     pub(crate) fn on_change(&self, kind: Kind, change: &Change, listed: bool) {
@@ -67,17 +90,18 @@ impl Outbound {
                     self.reconciler.mirror.lock().assume(key.clone(), Arc::new(assumed));
                 }
                 if self.reconciler.decide(&key, Some(new)) != Decision::Nothing {
-                    self.reconciler.mark(key.clone(), Cause::Changed);
+                    self.reconciler.mark(key, Cause::Changed);
                 }
                 if kind == Kind::Application
                     && new.source_uid().is_some()
                     && !listed
                     && shows_news(old.as_deref(), new)
                 {
-                    self.put(kind, new, old.is_none());
+                    self.put_paced(kind, new, old.is_none());
                 }
             }
             Change::Gone(last) => {
+                self.drop_waiting(&key);
                 let wanted_gone = self.reconciler.mirror.lock().forget_absent(&key);
                 if wanted_gone.is_some() && kind == Kind::Application {
                     self.outbox.fill(|outbox| outbox.remove(key, Outgoing::Object(Arc::clone(last))));
@@ -95,19 +119,58 @@ impl Outbound {
                 let was = old.as_ref().filter(|old| shows(kind, old));
                 match (was, shows(kind, new)) {
                     (Some(old), false) => {
+                        self.drop_waiting(&old.key(kind));
                         self.outbox
                             .fill(|outbox| outbox.remove(old.key(kind), Outgoing::Object(Arc::clone(old))));
                     }
                     (was, true) if !listed && was.is_none_or(|old| differs(kind, old, new)) => {
-                        self.put(kind, new, was.is_none());
+                        self.put_paced(kind, new, was.is_none());
                     }
                     _ => {}
                 }
             }
             Change::Gone(last) if shows(kind, last) => {
+                self.drop_waiting(&last.key(kind));
                 self.outbox.fill(|outbox| outbox.remove(last.key(kind), Outgoing::Object(Arc::clone(last))));
             }
             Change::Gone(_) => {}
+        }
+    }
+
+    /// Sends a change of an Application, at the pace that users want.
+    fn put_paced(&self, kind: Kind, object: &Arc<Object>, created: bool) {
+        if let (Kind::Application, false, Some(pace)) = (kind, created, &self.pace) {
+            let now = tokio::time::Instant::now().into_std();
+            if !pace.lock().offer(&object.key(kind), object, now) {
+                self.held_back.notify_one();
+                return;
+            }
+        }
+        self.put(kind, object, created);
+    }
+
+    fn drop_waiting(&self, key: &ResourceKey) {
+        if let Some(pace) = &self.pace {
+            pace.lock().drop_waiting(key);
+        }
+    }
+
+    /// Sends what was held back, when its time has come, until cancelled.
+    pub(crate) async fn release(&self, cancel: CancellationToken) {
+        let Some(pace) = &self.pace else { return };
+        loop {
+            let due = pace.lock().next_due().map(tokio::time::Instant::from_std);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = async { tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now)).await },
+                    if due.is_some() => {}
+                () = self.held_back.notified() => {}
+            }
+            let released = pace.lock().release(tokio::time::Instant::now().into_std());
+            for (key, object) in released {
+                self.put(key.kind, &object, false);
+            }
         }
     }
 
@@ -130,6 +193,11 @@ impl Outbound {
 
     /// Says that something cannot be done.
     pub(crate) fn report_failure(&self, key: &ResourceKey, message: &str) {
+        // Only Applications have a place where it can be shown.
+        if key.kind != Kind::Application {
+            tracing::error!(%key, message, "what the control plane wants cannot be had here");
+            return;
+        }
         let failure = Failure {
             resource_name: key.name.clone(),
             resource_namespace: key.namespace.clone(),
@@ -157,7 +225,12 @@ impl Outbound {
     }
 
     /// What this side holds of `scope`, or owns of it.
-    fn tree(&self, scope: Scope) -> Tree {
+    fn tree(&self, scope: Scope) -> Arc<Tree> {
+        let now = tokio::time::Instant::now().into_std();
+        self.trees.get(scope, now, || self.build_tree(scope))
+    }
+
+    fn build_tree(&self, scope: Scope) -> Tree {
         match (self.mode, scope) {
             (Mode::Managed, Scope::Spec) => {
                 let mirror = self.reconciler.mirror.lock();
@@ -202,6 +275,7 @@ impl Outbound {
     /// Tells a Tiphys principal the sum of what is held here, for it to find what differs.
     pub(crate) fn report_sum(&self) {
         self.metrics.resync_rounds.inc();
+        self.trees.clear();
         self.report(&exchange::summary(Scope::Spec, &self.tree(Scope::Spec)));
     }
 
@@ -212,6 +286,9 @@ impl Outbound {
 
     /// The principal asks for the parts of a sum.
     pub(crate) fn answer(&self, query: &Query) {
+        if self.outbox.read(Outbox::is_crowded) {
+            return;
+        }
         for report in exchange::answer(&self.tree(query.scope), query) {
             self.report(&report);
         }
@@ -219,10 +296,14 @@ impl Outbound {
 
     /// The principal tells what it holds of what this side owns.
     pub(crate) fn judge(&self, report: &Report) {
+        if self.outbox.read(Outbox::is_crowded) {
+            return;
+        }
         let verdict = exchange::compare(&self.tree(report.scope), report);
         if !verdict.ask.is_empty() {
+            let first = verdict.ask.first().map(ToString::to_string).unwrap_or_default();
             let query = Query { scope: report.scope, nodes: verdict.ask };
-            self.document(format!("query/{:?}", query.scope), EventKind::ResyncQuery, &query);
+            self.document(format!("query/{:?}/{first}", query.scope), EventKind::ResyncQuery, &query);
         }
         let unknown = verdict.unknown.into_iter().map(|leaf| (leaf.name, Some(leaf.uid)));
         for (name, life) in verdict.differing.into_iter().map(|name| (name, None)).chain(unknown) {
@@ -230,7 +311,6 @@ impl Outbound {
             if self.outbox.read(|outbox| outbox.is_pending(&key)) {
                 continue;
             }
-            self.metrics.resync_repaired.inc();
             // What is here now counts, not what was here when the comparison began.
             match (self.reconciler.stores.of(key.kind).get(&key), self.mode) {
                 (Some(object), Mode::Autonomous) if shows(key.kind, &object) => {
@@ -239,14 +319,14 @@ impl Outbound {
                 (Some(object), Mode::Managed) if object.source_uid().is_some() => {
                     self.put(key.kind, &object, false);
                 }
-                (_, Mode::Autonomous) => {
-                    if let Some(life) = life {
-                        self.remove_unknown(key, &life);
-                    }
-                }
+                (_, Mode::Autonomous) => match life {
+                    Some(life) => self.remove_unknown(key, &life),
+                    None => continue,
+                },
                 // Whether there is an Application at all is the control plane's to say.
-                (_, Mode::Managed) => {}
+                (_, Mode::Managed) => continue,
             }
+            self.metrics.resync_repaired.inc();
         }
     }
 
@@ -362,8 +442,21 @@ impl Outbound {
                     self.put(kind, &object, request.uid.is_empty());
                 }
             }
-            None if request.uid.is_empty() => {}
+            None if request.uid.is_empty() || self.outbox.read(Outbox::is_crowded) => {}
             None => self.remove_unknown(key, &SourceUid(request.uid.clone())),
+        }
+    }
+
+    /// Tells what is on this cluster.
+    pub(crate) fn report_counts(&self, counts: Counts) {
+        match serde_json::to_value(counts) {
+            Ok(document) => self.send(
+                "cluster-cache-info".to_owned(),
+                Target::ClusterCacheInfo,
+                EventKind::ClusterCacheInfoUpdate,
+                Payload::Document(document),
+            ),
+            Err(error) => tracing::error!(%error, "the figures of this cluster cannot be written"),
         }
     }
 
@@ -398,6 +491,10 @@ impl Outbound {
         let mut seen = (**object).clone();
         if let Some(annotations) = &mut seen.metadata.annotations {
             annotations.remove(annotation::LAST_APPLIED);
+        }
+        if !self.is_tiphys() {
+            // A Go principal would take it for one that was asked for there, and ask for it once more.
+            seen.set_field("operation", None);
         }
         if key.kind == Kind::Application && self.namespaces.keep {
             seen.metadata.namespace = Some(self.namespaces.theirs(&key.namespace));

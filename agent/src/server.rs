@@ -1,8 +1,10 @@
 //! Starts everything in order, and drains it in reverse.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus::Registry;
 use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::{Change, Informer, Scope, Stores};
@@ -11,19 +13,21 @@ use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
 use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::protocol::ownership::Policy;
-use tiphys_shared::protocol::resync::cache::Cache;
+use tiphys_shared::protocol::resync::cache::{Cache, Trees};
 use tiphys_shared::protocol::resync::digest;
 use tiphys_shared::wire::pump::SharedOutbox;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
+use crate::cluster_cache::{self, ClusterCacheConfig};
 use crate::connection::{self, Link};
 use crate::handler::ClusterSide;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::outbound::Outbound;
+use crate::pace::Pace;
 
 /// How long tasks get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -50,6 +54,10 @@ pub struct Config {
     pub label_selector: Option<String>,
     /// Mean pause between two comparisons of what both sides hold.
     pub resync_interval: Option<Duration>,
+    /// Shortest pause between two states of one Application that are sent.
+    pub buffer_interval: Option<Duration>,
+    /// Where this cluster's Argo CD has counted what is here, if the control plane is to know.
+    pub cluster_cache: Option<ClusterCacheConfig>,
     /// Pause between signs of life.
     pub heartbeat: Option<Duration>,
     /// Where metrics are registered.
@@ -162,9 +170,17 @@ impl<L: Link> Agent<L> {
                 principal: Arc::default(),
             },
             digests: Cache::default(),
+            trees: Trees::default(),
             metrics: Arc::clone(&metrics),
             name: OnceLock::new(),
+            tiphys: AtomicBool::new(false),
+            pace: config.buffer_interval.map(|interval| Mutex::new(Pace::new(interval))),
+            held_back: Notify::new(),
         });
+        {
+            let (outbound, stop) = (Arc::clone(&outbound), stop.clone());
+            tasks.spawn(async move { outbound.release(stop).await });
+        }
         for informer in informers {
             let (outbound, stop) = (Arc::clone(&outbound), stop.clone());
             let store = informer.store();
@@ -195,6 +211,11 @@ impl<L: Link> Agent<L> {
                     repositories = stores.repositories.len(), "cluster read"
                 );
                 synced.send_replace(true);
+                // An autonomous cluster is not asked for it.
+                if let Some(cache) = config.cluster_cache.filter(|_| config.mode == Mode::Managed) {
+                    let (outbound, connected) = (Arc::clone(&outbound), connected.subscribe());
+                    tasks.spawn(cluster_cache::run(cache, outbound, connected, stop.clone()));
+                }
                 let side = Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval });
                 tasks.spawn(connection::count(metrics, stores, stop.clone()));
                 kept = connection::keep(link, side, config.heartbeat, connected, cancel.clone()).await;

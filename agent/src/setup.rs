@@ -3,15 +3,17 @@
 use prometheus::Registry;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
+use tiphys_shared::model::Mode;
 use tiphys_shared::process::options::{KeyPair, Problem, Problems};
+use tiphys_shared::redis;
 use tiphys_shared::security::passwords::Credentials;
 use tiphys_shared::security::tls::{ClientTls, Policy};
 use tiphys_shared::wire::transport::DialOptions;
 use tokio_util::sync::CancellationToken;
 
-use crate::Config;
 use crate::connection::Grpc;
 use crate::options::{Roots, Settings, Transport};
+use crate::{ClusterCacheConfig, Config};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -39,6 +41,14 @@ pub async fn prepare(
     };
     let mut dial = DialOptions::new(settings.server.host.clone(), settings.server.port, tls);
     dial.keepalive_interval = settings.keepalive_interval.or(dial.keepalive_interval);
+    let cluster_cache = match &settings.redis {
+        // An autonomous cluster is not asked for it, and must not need a CA for it.
+        Some(access) if settings.mode == Mode::Managed => Some(ClusterCacheConfig {
+            redis: redis::Config::prepare(access, &reader, cancel).await?,
+            interval: settings.cache_refresh_interval,
+        }),
+        _ => None,
+    };
     let config = Config {
         mode: settings.mode,
         client,
@@ -50,6 +60,8 @@ pub async fn prepare(
         on_return: settings.on_return.clone(),
         label_selector: settings.label_selector.clone(),
         resync_interval: settings.resync_interval,
+        buffer_interval: settings.buffer_interval,
+        cluster_cache,
         heartbeat: settings.heartbeat_interval,
         registry,
     };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tiphys_shared::model::{AgentName, Mode};
+use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,10 @@ pub(crate) struct Agent {
     cluster: Mutex<Option<String>>,
     /// It has heard that it shall name what it has; from then on this process knows of every change.
     asked: AtomicBool,
+    /// Whether it is of ours, by its last connection.
+    tiphys: AtomicBool,
+    /// What it was last compared with.
+    pub(crate) trees: Trees,
     session: Mutex<Session>,
 }
 
@@ -32,6 +37,21 @@ impl Agent {
     /// Takes note of what Argo CD calls its cluster.
     pub(crate) fn note_cluster(&self, name: String) {
         *self.cluster.lock() = Some(name);
+    }
+
+    /// Since when it is connected; none if it is not.
+    pub(crate) fn connected_since(&self) -> Option<Timestamp> {
+        self.session.lock().live.as_ref().map(|live| live.since)
+    }
+
+    /// Whether it is of ours, by its last connection.
+    pub(crate) fn is_tiphys(&self) -> bool {
+        self.tiphys.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of whether it is of ours.
+    pub(crate) fn note_tiphys(&self, is_tiphys: bool) {
+        self.tiphys.store(is_tiphys, Ordering::Relaxed);
     }
 
     /// Whether it has heard that it shall name what it has.
@@ -123,7 +143,7 @@ impl Agents {
             .map(|agent| AgentStatus {
                 name: agent.name.clone(),
                 mode: agent.mode,
-                connected_since: agent.session.lock().live.as_ref().map(|live| live.since),
+                connected_since: agent.connected_since(),
                 outbox: agent.outbox.read(|outbox| outbox.len()),
             })
             .collect()
@@ -152,6 +172,8 @@ impl Agents {
                         outbox: Arc::default(),
                         cluster: Mutex::default(),
                         asked: AtomicBool::new(false),
+                        tiphys: AtomicBool::new(false),
+                        trees: Trees::default(),
                         session: Mutex::default(),
                     });
                     agents.insert(name.clone(), Arc::clone(&fresh));

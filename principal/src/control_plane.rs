@@ -14,7 +14,7 @@ use tiphys_shared::kube::informer::{Informer, Scope, Stores};
 use tiphys_shared::kube::kinds;
 use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
 use tiphys_shared::model::feature::Features;
-use tiphys_shared::model::{AgentName, Kind, Mode};
+use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::protocol::ownership::{AdoptionPolicy, MismatchPolicy, Policy};
@@ -28,6 +28,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::agents::{AgentStatus, Agents, SessionHandle};
+use crate::cluster_view::{ClusterView, ClusterViewConfig, Writer};
+use crate::clusters::Clusters;
 use crate::handler::AgentSide;
 use crate::identity;
 use crate::metrics::Metrics;
@@ -54,6 +56,8 @@ pub struct ControlPlaneConfig {
     pub label_selector: Option<String>,
     /// Mean pause between two comparisons of what both sides hold.
     pub resync_interval: Option<Duration>,
+    /// Where Argo CD's cluster view is kept, if it is to be kept current.
+    pub cluster_view: Option<ClusterViewConfig>,
     /// Largest message that is sent, in bytes.
     pub max_message_size: usize,
     /// Where metrics are registered.
@@ -64,7 +68,8 @@ pub struct ControlPlaneConfig {
 pub struct ControlPlane {
     agents: Arc<Agents>,
     outbound: Arc<Outbound>,
-    client: kube::Client,
+    clusters: Clusters,
+    view: Option<Arc<ClusterView>>,
     resync_interval: Option<Duration>,
     max_message_size: usize,
     shutdown: CancellationToken,
@@ -171,10 +176,18 @@ impl ControlPlane {
             repositories = stores.repositories.len(),
             "control plane read"
         );
+        let clusters = Clusters { client: config.client, namespace: config.namespace };
+        let view = config.cluster_view.map(|config| {
+            let writer = Writer::new(config, Arc::clone(&agents), clusters.clone());
+            let view = Arc::clone(&writer.view);
+            tasks.spawn(writer.run(cancel.clone()));
+            view
+        });
         Ok(Some(Arc::new(Self {
             agents,
             outbound,
-            client: config.client,
+            clusters,
+            view,
             resync_interval: config.resync_interval,
             max_message_size: config.max_message_size,
             shutdown: cancel,
@@ -202,17 +215,21 @@ impl ControlPlane {
         tracing::info!(
             agent = %subject.agent, mode = %subject.mode, tiphys = offered.is_some(), "agent connected"
         );
+        session.agent.note_tiphys(offered.is_some());
         let (sender, outgoing) = mpsc::channel(OUTGOING);
         let side = Arc::new(AgentSide {
             agent: Arc::clone(&session.agent),
             outbound: Arc::clone(&self.outbound),
             features: offered.unwrap_or_default(),
             is_first: session.is_first,
+            view: self.view.clone(),
             resync_interval: self.resync_interval,
             max_message_size: self.max_message_size,
         });
-        let clusters =
-            Clusters { client: self.client.clone(), namespace: self.outbound.mapping.namespace.clone() };
+        if let Some(view) = &self.view {
+            view.came_or_went(&subject.agent);
+        }
+        let clusters = self.clusters.clone();
         self.tasks.spawn(run(Arc::clone(&self.agents), side, session, clusters, incoming, sender));
         outgoing
     }
@@ -255,32 +272,9 @@ async fn run(
         metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
     }
     let newest = session.end();
+    if let Some(view) = side.view.as_ref().filter(|_| newest) {
+        view.came_or_went(&agent.name);
+    }
     metrics.connected_agents.set(i64::try_from(agents.connected()).unwrap_or(i64::MAX));
     tracing::info!(agent = %agent.name, %since, reason = %end, replaced = !newest, "agent's stream ended");
-}
-
-/// The clusters that Argo CD knows.
-struct Clusters {
-    client: kube::Client,
-    namespace: String,
-}
-
-impl Clusters {
-    /// What Argo CD calls the cluster of an agent: the name in the Secret that is labelled with the agent's.
-    async fn name_of(&self, agent: &AgentName) -> Option<String> {
-        use tiphys_shared::model::argocd::label;
-
-        let secrets: kube::Api<k8s_openapi::api::core::v1::Secret> =
-            kube::Api::namespaced(self.client.clone(), &self.namespace);
-        let labels = format!("{}=cluster,{}={agent}", label::SECRET_TYPE, label::AGENT_NAME);
-        let found = match secrets.list(&kube::api::ListParams::default().labels(&labels)).await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%agent, %error, "the agent's cluster secret cannot be read; its own name is used");
-                return None;
-            }
-        };
-        let name = found.items.into_iter().next()?.data?.remove("name")?;
-        String::from_utf8(name.0).ok().filter(|name| !name.is_empty())
-    }
 }

@@ -9,13 +9,16 @@ pub(crate) mod mirrored;
 mod status;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tiphys_shared::kube::backend::Error;
+use tiphys_shared::model::cluster::Counts;
 use tiphys_shared::model::event::Payload;
-use tiphys_shared::model::feature::Features;
+use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
 use tiphys_shared::process::backoff;
@@ -25,10 +28,13 @@ use tiphys_shared::protocol::resync::exchange::Query;
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
 
 use crate::agents::Agent;
+use crate::cluster_view::ClusterView;
 use crate::outbound::Outbound;
 
 /// How long a write is tried before the agent is left to say it again.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a Go agent may take to acknowledge a request before its word is taken as it is.
+const SHORT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// One agent's side of the stream.
 #[derive(Debug)]
@@ -39,6 +45,8 @@ pub(crate) struct AgentSide {
     pub(crate) features: Features,
     /// First session of this agent with this process: nothing is known of what the agent holds.
     pub(crate) is_first: bool,
+    /// What Argo CD shows of clusters, if it is kept current.
+    pub(crate) view: Option<Arc<ClusterView>>,
     /// Mean pause between two comparisons with a Tiphys agent.
     pub(crate) resync_interval: Option<Duration>,
     /// Largest message that is sent, in bytes.
@@ -56,8 +64,9 @@ impl AgentSide {
     async fn dispatch(&self, event: &Event) -> Outcome {
         match (&event.target, &event.kind, &event.payload) {
             (Target::Heartbeat, _, _) => Outcome::Done,
-            // Figures about the cluster: taken note of, not used yet.
-            (Target::ClusterCacheInfo, _, _) => Outcome::Done,
+            (Target::ClusterCacheInfo, EventKind::ClusterCacheInfoUpdate, Payload::Document(document)) => {
+                self.counts(document)
+            }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
                 self.document(document, |query: Query| self.outbound.answer(&self.agent, &query))
             }
@@ -65,6 +74,20 @@ impl AgentSide {
                 Mode::Managed => self.managed(event).await,
                 Mode::Autonomous => self.autonomous(event).await,
             },
+        }
+    }
+
+    /// The agent tells what is on its cluster.
+    fn counts(&self, document: &Value) -> Outcome {
+        match Counts::deserialize(document) {
+            Ok(counts) if counts.are_plausible() => {
+                if let Some(view) = &self.view {
+                    view.note_counts(&self.agent.name, counts);
+                }
+                Outcome::Done
+            }
+            Ok(_) => Outcome::Refused("a number of things is less than none".to_owned()),
+            Err(error) => Outcome::Refused(format!("not figures about a cluster: {error}")),
         }
     }
 
@@ -91,10 +114,26 @@ impl AgentSide {
         let unheard = |existing: Option<&Object>| {
             status::shows_untold(existing, self.outbound.stores.applications.get(key).as_deref())
         };
-        let outcome = self.reconcile(key, |existing| decide(existing, unheard(existing) || pending())).await;
+        // The acknowledgement may come while the decision is carried out.
+        let kept = AtomicBool::new(false);
+        let decided = |existing: Option<&Object>| {
+            let keep = unheard(existing) || pending();
+            kept.store(keep, Ordering::Relaxed);
+            decide(existing, keep)
+        };
+        let outcome = self.reconcile(key, decided).await;
         let shown = self.outbound.stores.applications.get(key);
-        if outcome == Outcome::Done && pending() && status::shows_request(shown.as_deref(), incoming) {
-            if tokio::time::timeout(PATIENCE, self.agent.outbox.settled(key)).await.is_err() {
+        if outcome == Outcome::Done
+            && kept.load(Ordering::Relaxed)
+            && status::shows_request(shown.as_deref(), incoming)
+        {
+            let ours = self.features.has(Feature::Resync);
+            let patience = if ours { PATIENCE } else { SHORT_PATIENCE };
+            if tokio::time::timeout(patience, self.agent.outbox.settled(key)).await.is_err() {
+                // A Go agent may never acknowledge it, and shall not be held up for that.
+                if !ours {
+                    return outcome;
+                }
                 return Outcome::Later("the agent has not acknowledged what it was told before".to_owned());
             }
             return self.reconcile(key, |existing| decide(existing, unheard(existing))).await;

@@ -8,6 +8,8 @@
 //! serves. Nothing of what an agent should have is remembered beside the informers' stores.
 
 mod agents;
+mod cluster_view;
+mod clusters;
 mod control_plane;
 mod grpc;
 mod handler;
@@ -22,6 +24,7 @@ pub mod setup;
 use std::net::SocketAddr;
 
 pub use agents::AgentStatus;
+pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
 pub use server::{Bound, Config, Handle, bind};
 

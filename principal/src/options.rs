@@ -7,9 +7,11 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use tiphys_shared::kube::client::Access;
 use tiphys_shared::kube::reconciler::NamespaceCreation;
+use tiphys_shared::model::cluster::Compression;
 use tiphys_shared::process::options::{
     self, ConfigFile, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem, Problems,
 };
+use tiphys_shared::redis;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
@@ -31,6 +33,8 @@ pub struct Options {
     authentication: AuthenticationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    redis: RedisOptions,
     #[command(flatten)]
     logging: LoggingOptions,
     #[command(flatten)]
@@ -174,6 +178,42 @@ struct KubernetesOptions {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Redis of Argo CD, for its view of clusters")]
+struct RedisOptions {
+    /// Address of the control plane's Redis; empty leaves the view of clusters alone
+    #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_SERVER_ADDRESS", value_name = "HOST:PORT")]
+    #[arg(default_value = "argocd-redis:6379")]
+    redis_server_address: String,
+    /// Password of Redis
+    #[arg(long, env = "REDIS_PASSWORD", value_name = "TEXT", hide_env_values = true)]
+    redis_password: Option<String>,
+    /// Folder with the file auth that holds the password of Redis, and perhaps auth_username
+    #[arg(long, env = "REDIS_CREDS_DIR_PATH", value_name = "FOLDER")]
+    redis_creds_dir_path: Option<PathBuf>,
+    /// How Argo CD packs what it keeps in Redis: gzip or none
+    #[arg(
+        long,
+        env = "ARGOCD_PRINCIPAL_REDIS_COMPRESSION_TYPE",
+        value_name = "TYPE",
+        default_value = "gzip"
+    )]
+    redis_compression_type: Compression,
+    /// Use TLS towards Redis
+    #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_TLS_ENABLED", action = ArgAction::Set, default_value = "false")]
+    redis_tls_enabled: bool,
+    /// File with the CA of Redis, instead of the Secret
+    #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_CA_PATH", value_name = "FILE")]
+    redis_ca_path: Option<PathBuf>,
+    /// Secret with the CA of Redis
+    #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_CA_SECRET_NAME", value_name = "NAME")]
+    #[arg(default_value = "argocd-redis-tls")]
+    redis_ca_secret_name: String,
+    /// INSECURE: take whatever certificate Redis shows
+    #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_TLS_INSECURE", action = ArgAction::Set, default_value = "false")]
+    redis_tls_insecure: bool,
+}
+
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
 struct LoggingOptions {
     /// Level, or component=level, separated by commas
@@ -229,6 +269,10 @@ pub struct Settings {
     pub resync_interval: Option<Duration>,
     /// Watch only what matches.
     pub label_selector: Option<String>,
+    /// Where Argo CD's view of clusters is kept, if at all.
+    pub redis: Option<redis::Access>,
+    /// How Argo CD packs what it keeps there.
+    pub redis_compression: Compression,
     /// What to log and how.
     pub logging: Logging,
     /// Lines for the log about options that are accepted without effect, deprecated or insecure.
@@ -304,6 +348,7 @@ impl Options {
         let token_key = problems.keep(self.authentication.token_key(&mut notices));
         let namespace_creation = problems.absorb(self.kubernetes.namespace_creation());
         let kubernetes = problems.absorb(self.kubernetes.check());
+        let redis = problems.absorb(self.redis.check(&mut notices));
         if self.server.grpc_max_message_size < 4096 {
             problems.add(
                 format!(
@@ -322,6 +367,7 @@ impl Options {
             Some(token_key),
             Some(kubernetes),
             Some(namespace_creation),
+            Some(redis),
             true,
         ) = (
             logging,
@@ -330,6 +376,7 @@ impl Options {
             token_key,
             kubernetes,
             namespace_creation,
+            redis,
             problems.is_empty(),
         )
         else {
@@ -360,6 +407,8 @@ impl Options {
             namespace_creation,
             resync_interval: Some(self.kubernetes.resync_interval).filter(|interval| !interval.is_zero()),
             label_selector: filled(self.kubernetes.label_selector),
+            redis,
+            redis_compression: self.redis.redis_compression_type,
             logging,
             notices,
         })
@@ -545,6 +594,26 @@ impl KubernetesOptions {
             Some(namespace) if problems.is_empty() => Ok((access, namespace, allowed)),
             _ => Err(problems),
         }
+    }
+}
+
+impl RedisOptions {
+    fn check(&self, notices: &mut Vec<String>) -> Result<Option<redis::Access>, Problems> {
+        let access = options::RedisOptions {
+            address: ("--redis-server-address", &self.redis_server_address),
+            username: None,
+            password: self.redis_password.as_deref(),
+            folder: self.redis_creds_dir_path.as_deref(),
+            tls: self.redis_tls_enabled,
+            insecure: self.redis_tls_insecure,
+            ca_path: ("--redis-ca-path", self.redis_ca_path.as_deref()),
+            ca_secret: &self.redis_ca_secret_name,
+        }
+        .check()?;
+        if access.as_ref().is_some_and(|access| access.trust == Some(redis::Trust::Unverified)) {
+            notices.push("INSECURE: not verifying the certificate of redis".to_owned());
+        }
+        Ok(access)
     }
 }
 

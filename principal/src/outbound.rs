@@ -149,7 +149,12 @@ impl Outbound {
     fn tell_operation(&self, agent: &Agent, old: Option<&Arc<Object>>, new: &Arc<Object>) {
         let key = new.key(Kind::Application);
         match ownership::requested(new) {
-            ownership::Requested::Nothing => {}
+            ownership::Requested::Nothing => {
+                // Users took it back: the same asked for again is another one.
+                if new.annotation(annotation::OPERATION_REQUESTED).is_some() {
+                    self.requests.name(key.clone());
+                }
+            }
             ownership::Requested::Unnamed => self.requests.name(key.clone()),
             ownership::Requested::Named(request) => {
                 let known = old.and_then(|old| old.annotation(annotation::OPERATION_REQUESTED));
@@ -218,8 +223,7 @@ impl Outbound {
     }
 
     /// What an agent is told when its stream opens, besides what waits for it. If this process knows nothing of what it
-    /// holds, that is what users asked for meanwhile; a Go agent, which cannot be compared with, is told all that it would
-    /// not ask for, too.
+    /// holds, that is what users asked for meanwhile; a Go agent is told everything.
     pub(crate) fn on_open(&self, agent: &Agent, is_first: bool, peer: &Features) {
         if !is_first {
             return;
@@ -227,10 +231,13 @@ impl Outbound {
         if agent.mode == Mode::Autonomous {
             return self.assume_mirrors(agent);
         }
+        self.release_mirrors(agent);
         for (kind, object) in self.belongings(&agent.name) {
-            if !peer.has(Feature::Resync) && (kind != Kind::Application || object.is_deleting()) {
+            // A Go agent compares what it has, and never hears of what it lacks.
+            if !peer.has(Feature::Resync) {
                 agent.put(kind, &object, true);
-            } else if kind == Kind::Application {
+            }
+            if kind == Kind::Application {
                 self.repeat_requests(agent, &object);
             }
         }
@@ -239,6 +246,10 @@ impl Outbound {
     fn repeat_requests(&self, agent: &Agent, application: &Arc<Object>) {
         if application.field("operation").is_some() {
             self.tell_operation(agent, None, application);
+        }
+        if phase(application) == Some("Terminating") {
+            let (key, application) = (application.key(Kind::Application), Arc::clone(application));
+            agent.outbox.fill(|outbox| outbox.terminate(key, Outgoing::Object(application)));
         }
         if application.annotation(annotation::REFRESH).is_some() {
             agent.put(Kind::Application, application, false);

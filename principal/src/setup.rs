@@ -5,6 +5,7 @@ use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::{KeyPair, Problem, Problems};
+use tiphys_shared::redis;
 use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::secret::Secret;
@@ -14,7 +15,7 @@ use tiphys_shared::security::token::Issuer;
 use tokio_util::sync::CancellationToken;
 
 use crate::options::{Identity, Roots, Settings, TokenKey, Transport};
-use crate::{Config, ControlPlaneConfig};
+use crate::{ClusterViewConfig, Config, ControlPlaneConfig};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -58,7 +59,17 @@ pub async fn prepare(
     let listen = problems.keep(settings.listen.address().map_err(|error| {
         Problem::new(format!("cannot listen on {}: {error}", settings.listen), "choose another --listen-host")
     }));
-    let (Some(tls), Some(issuer), Some(passwords), Some(listen)) = (tls, issuer, passwords, listen) else {
+    let cluster_view = match &settings.redis {
+        None => Some(None),
+        Some(access) => {
+            let compression = settings.redis_compression;
+            let redis = problems.keep(redis::Config::prepare(access, &reader, cancel).await);
+            redis.map(|redis| Some(ClusterViewConfig { redis, compression }))
+        }
+    };
+    let (Some(tls), Some(issuer), Some(passwords), Some(listen), Some(cluster_view)) =
+        (tls, issuer, passwords, listen, cluster_view)
+    else {
         return Err(problems);
     };
     Ok(Config {
@@ -70,6 +81,7 @@ pub async fn prepare(
             namespace_creation: settings.namespace_creation.clone(),
             label_selector: settings.label_selector.clone(),
             resync_interval: settings.resync_interval,
+            cluster_view,
             max_message_size: settings.max_message_size,
             registry,
         },

@@ -7,12 +7,13 @@
 //! ```
 //!
 //! [`model`] names things, [`protocol`] decides what must happen, [`wire`] carries it, [`kube`] reads and writes
-//! API servers, [`security`] proves who is who, [`process`] is about running at all. A room never calls what
+//! API servers, [`redis`] asks Argo CD's cache, [`security`] proves who is who, [`process`] is about running at all. A room never calls what
 //! stands left of it in the picture; `wire` and `kube` meet only in the principal and the agent.
 
 pub mod kube;
 pub mod model;
 pub mod process;
 pub mod protocol;
+pub mod redis;
 pub mod security;
 pub mod wire;

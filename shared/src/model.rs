@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod argocd;
+pub mod cluster;
 pub mod event;
 pub mod feature;
 pub mod object;

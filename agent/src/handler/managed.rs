@@ -68,8 +68,20 @@ impl ClusterSide {
             self.outbound.report_failure(&key, &reason);
             return Outcome::Refused(reason);
         }
-        reconciler.mirror.lock().accept(key.clone(), Wanted::Present(local));
-        self.reconcile(&key, incoming.annotation(annotation::REFRESH)).await
+        let unfinished = reconciler.accept(&key, |mirror| mirror.accept(key.clone(), Wanted::Present(local)));
+        let outcome = self.reconcile(&key, incoming.annotation(annotation::REFRESH)).await;
+        if !matches!(outcome, Outcome::Later(_)) {
+            unfinished.finish();
+        }
+        // A Go principal has no other word for an operation that was asked for while it was away.
+        match ownership::nameless_request(incoming) {
+            Some(request)
+                if outcome == Outcome::Done && kind == Kind::Application && !self.outbound.is_tiphys() =>
+            {
+                self.start(incoming, Some(&request)).await
+            }
+            _ => outcome,
+        }
     }
 
     async fn gone(&self, kind: Kind, incoming: &Object) -> Outcome {
@@ -78,8 +90,11 @@ impl ClusterSide {
             Err(outcome) => return outcome,
         };
         let life = incoming.origin();
-        self.outbound.reconciler.mirror.lock().end(&key, &life);
+        let unfinished = self.outbound.reconciler.accept(&key, |mirror| mirror.end(&key, &life));
         let outcome = self.reconcile(&key, None).await;
+        if !matches!(outcome, Outcome::Later(_)) {
+            unfinished.finish();
+        }
         let is_here = self
             .outbound
             .reconciler

@@ -44,6 +44,9 @@ fn the_defaults_are_those_of_upstream() {
     assert_eq!(settings.metrics, Some(Listen::everywhere(8181)));
     assert_eq!(settings.health, Some(Listen::everywhere(8001)));
     assert_eq!((settings.keepalive_interval, settings.heartbeat_interval), (None, None));
+    let redis = settings.redis.unwrap();
+    assert_eq!((redis.address.to_string().as_str(), redis.trust), ("argocd-redis:6379", None));
+    assert_eq!(settings.cache_refresh_interval, Duration::from_secs(10));
     assert_eq!(settings.policy.mismatch, MismatchPolicy::Recreate);
     assert_eq!(settings.policy.adoption, AdoptionPolicy::Always);
     let Transport::Tls { roots, identity, policy } = settings.transport else { panic!("not TLS") };
@@ -128,6 +131,19 @@ fn a_file_of_credentials_in_the_wrong_form_is_named_and_not_shown() {
     let problem = check_user_pass(&file).unwrap_err();
     assert!(problem.what.ends_with("creds is not user:password"), "{problem}");
     assert!(!problem.to_string().contains("hunter2"));
+}
+
+#[test]
+fn a_redis_that_cannot_be_asked_is_refused_and_none_is_fine() {
+    let line = [&GOOD[..], &["--cache-refresh-interval=0", "--redis-addr=redis:x"]].concat();
+    assert_eq!(
+        whats(settings(&line, &[])),
+        [
+            "--cache-refresh-interval is 0: nobody can look that often",
+            "--redis-addr: \"redis:x\" does not end with a port"
+        ]
+    );
+    assert_eq!(settings(&[&GOOD[..], &["--redis-addr="]].concat(), &[]).unwrap().redis, None);
 }
 
 #[test]

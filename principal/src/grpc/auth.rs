@@ -92,6 +92,12 @@ impl Authentication for AuthService {
         };
         self.gate.check_certificate(&request, &agent)?;
         let mode: Mode = body.mode.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
+        if mode == Mode::Autonomous && agent.as_str() == self.namespace {
+            return Err(Status::failed_precondition(format!(
+                "an autonomous agent cannot be called {agent}: what it has would be shown among the control plane's own; \
+                 give it another name"
+            )));
+        }
         if body.version.is_empty() {
             return Err(Status::invalid_argument("the agent does not say its version"));
         }

@@ -55,8 +55,11 @@ impl AgentSide {
             return Outcome::Refused(reason);
         }
         let reconciler = &self.outbound.reconciler;
-        reconciler.mirror.lock().accept(key.clone(), Wanted::Present(shown));
+        let unfinished = reconciler.accept(&key, |mirror| mirror.accept(key.clone(), Wanted::Present(shown)));
         let outcome = self.follow(&key).await;
+        if !matches!(outcome, Outcome::Later(_)) {
+            unfinished.finish();
+        }
         if kind != Kind::Application || outcome != Outcome::Done {
             return outcome;
         }
@@ -75,8 +78,12 @@ impl AgentSide {
             return Outcome::Refused(reason);
         }
         let life = SourceUid(incoming.uid().to_owned());
-        self.outbound.reconciler.mirror.lock().end(&key, &life);
-        self.follow(&key).await
+        let unfinished = self.outbound.reconciler.accept(&key, |mirror| mirror.end(&key, &life));
+        let outcome = self.follow(&key).await;
+        if !matches!(outcome, Outcome::Later(_)) {
+            unfinished.finish();
+        }
+        outcome
     }
 
     /// Two names of agents and projects can make one: `a` with `b-c` and `a-b` with `c`. Who was first keeps it. And a project

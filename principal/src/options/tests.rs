@@ -44,6 +44,9 @@ fn the_defaults_are_those_of_upstream() {
     assert_eq!(settings.health, Some(Listen::everywhere(8003)));
     assert_eq!(settings.token_key, TokenKey::Secret("argocd-agent-jwt".to_owned()));
     assert_eq!(settings.max_message_size, 200 * 1024 * 1024);
+    let redis = settings.redis.unwrap();
+    assert_eq!((redis.address.to_string().as_str(), redis.trust), ("argocd-redis:6379", None));
+    assert_eq!(settings.redis_compression, Compression::Gzip);
     let Transport::Tls { identity, roots, policy } = settings.transport else {
         panic!("not TLS");
     };

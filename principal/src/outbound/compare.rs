@@ -10,6 +10,7 @@ use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, SourceUid, Target};
 use tiphys_shared::protocol::checksum;
+use tiphys_shared::protocol::outbox::Outbox;
 use tiphys_shared::protocol::resync::digest::{self, Digest, Scope};
 use tiphys_shared::protocol::resync::exchange::{self, Query, Report};
 use tiphys_shared::protocol::resync::tree::{Leaf, LeafName, Tree};
@@ -27,6 +28,7 @@ impl Outbound {
                 Mode::Autonomous => Scope::Whole,
             };
             self.metrics.resync_rounds.inc();
+            agent.trees.clear();
             agent.report(&exchange::summary(scope, &self.tree(agent, scope)));
             return true;
         }
@@ -43,7 +45,12 @@ impl Outbound {
     }
 
     /// What the control plane owns or holds of `scope`, as far as it is the agent's.
-    fn tree(&self, agent: &Agent, scope: Scope) -> Tree {
+    fn tree(&self, agent: &Agent, scope: Scope) -> Arc<Tree> {
+        let now = tokio::time::Instant::now().into_std();
+        agent.trees.get(scope, now, || self.build_tree(agent, scope))
+    }
+
+    fn build_tree(&self, agent: &Agent, scope: Scope) -> Tree {
         match scope {
             Scope::Whole => self.mirror_tree(agent),
             Scope::Spec => self
@@ -112,6 +119,9 @@ impl Outbound {
 
     /// The agent asks for the parts of a sum.
     pub(crate) fn answer(&self, agent: &Agent, query: &Query) {
+        if agent.outbox.read(Outbox::is_crowded) {
+            return;
+        }
         for report in exchange::answer(&self.tree(agent, query.scope), query) {
             agent.report(&report);
         }
@@ -119,10 +129,14 @@ impl Outbound {
 
     /// A managed agent tells what it holds of what the control plane owns.
     pub(crate) fn judge(&self, agent: &Agent, report: &Report) {
+        if agent.outbox.read(Outbox::is_crowded) {
+            return;
+        }
         let verdict = exchange::compare(&self.tree(agent, Scope::Spec), report);
         if !verdict.ask.is_empty() {
+            let first = verdict.ask.first().map(ToString::to_string).unwrap_or_default();
             let query = Query { scope: Scope::Spec, nodes: verdict.ask };
-            agent.document(format!("query/{:?}", query.scope), EventKind::ResyncQuery, &query);
+            agent.document(format!("query/{:?}/{first}", query.scope), EventKind::ResyncQuery, &query);
         }
         let unknown = verdict.unknown.into_iter().map(|leaf| (leaf.name, Some(leaf.uid)));
         for (name, life) in verdict.differing.into_iter().map(|name| (name, None)).chain(unknown) {
@@ -130,13 +144,13 @@ impl Outbound {
             if agent.outbox.read(|outbox| outbox.is_pending(&key)) {
                 continue;
             }
-            self.metrics.resync_repaired.inc();
             // What is here now counts, not what was here when the comparison began.
             match (self.belonging(agent, &key), life) {
                 (Some(object), _) => agent.put(key.kind, &object, true),
                 (None, Some(life)) => agent.remove_unknown(key, &life),
-                (None, None) => {}
+                (None, None) => continue,
             }
+            self.metrics.resync_repaired.inc();
         }
     }
 
@@ -180,6 +194,7 @@ impl Outbound {
         let key = self.key_of(agent, kind, &request.namespace, &request.name);
         let held = SourceUid(request.uid.clone());
         match self.belonging(agent, &key) {
+            None if agent.outbox.read(Outbox::is_crowded) => {}
             None => agent.remove_unknown(key, &held),
             Some(own) => {
                 let seen = projection::project(kind, &own, &agent.name, self.mapping.by_destination);

@@ -7,6 +7,7 @@ use tiphys_shared::kube::reconciler::Cause;
 use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{AgentName, Kind, Mode, Object};
+use tiphys_shared::protocol::mirror::Wanted;
 use tiphys_shared::protocol::ownership::{self, Decision};
 use tiphys_shared::protocol::resync::digest::Scope;
 
@@ -39,6 +40,7 @@ impl Outbound {
         if !matches!(kind, Kind::Application | Kind::AppProject) {
             return false;
         }
+        // Known as one, unless its agent has become a managed one since.
         if self.reconciler.mirror.lock().get(&object.key(kind)).is_some() {
             return true;
         }
@@ -65,7 +67,7 @@ impl Outbound {
                     let refresh = |object: &Object| object.annotation(annotation::REFRESH).map(str::to_owned);
                     let wish = refresh(new);
                     if wish.is_some() && wish != old.as_ref().and_then(|old| refresh(old)) {
-                        agent.put(kind, new, false);
+                        self.pass_refresh(&agent, new);
                     }
                 }
                 if old.is_some() { Verb::Updated } else { Verb::Created }
@@ -80,6 +82,26 @@ impl Outbound {
             }
         };
         self.metrics.count(kind, verb);
+    }
+
+    fn pass_refresh(&self, agent: &Agent, application: &Arc<Object>) {
+        // A Go agent can add the wish to annotations, but make none; it would never acknowledge it, and all that follows
+        // would wait.
+        let of_original = |key: &String| !key.starts_with("tiphys.io/");
+        let has_own = application
+            .metadata
+            .annotations
+            .iter()
+            .flat_map(|annotations| annotations.keys())
+            .any(|key| of_original(key) && key != annotation::SOURCE_UID && key != annotation::REFRESH);
+        if agent.is_tiphys() || has_own {
+            agent.put(Kind::Application, application, false);
+        } else {
+            tracing::warn!(
+                agent = %agent.name, application = application.name(),
+                "a Go agent cannot refresh an application without annotations; give it one at the cluster"
+            );
+        }
     }
 
     fn assume_mirror(&self, kind: Kind, object: &Arc<Object>) {
@@ -97,6 +119,15 @@ impl Outbound {
                 self.repeat_requests(agent, &object);
             }
         }
+    }
+
+    /// The agent is a managed one: what was shown of it, when it was autonomous, is the control plane's own now.
+    pub(super) fn release_mirrors(&self, agent: &Agent) {
+        let place = self.place(&agent.name);
+        self.reconciler.mirror.lock().release(|key, wanted| match wanted {
+            Wanted::Present(object) => place.name(object, key.kind).is_some(),
+            Wanted::Absent(_) => key.kind == Kind::Application && key.namespace == agent.name.as_str(),
+        });
     }
 
     /// Everything that is shown of an agent.

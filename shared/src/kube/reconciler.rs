@@ -60,6 +60,28 @@ pub struct Rules {
     pub on_return: Option<Value>,
 }
 
+/// Something that the owner wants, and that has not been written yet.
+#[derive(Debug)]
+pub struct Unfinished<'a> {
+    reconciler: &'a Reconciler,
+    key: Option<ResourceKey>,
+}
+
+impl Unfinished<'_> {
+    /// It is written, or never will be.
+    pub fn finish(mut self) {
+        self.key = None;
+    }
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.reconciler.mark(key, Cause::Changed);
+        }
+    }
+}
+
 /// Reconciles.
 #[derive(Debug)]
 pub struct Reconciler {
@@ -97,11 +119,15 @@ impl Reconciler {
 
     /// How conflicts about a name of this kind are settled.
     pub fn policy(&self, kind: Kind) -> Policy {
-        let mut policy = self.rules.policy;
-        if self.rules.never_adopted.contains(&kind) {
-            policy.adoption = AdoptionPolicy::Never;
-        }
-        policy
+        let adoption = if self.rules.never_adopted.contains(&kind) {
+            AdoptionPolicy::Never
+        } else if kind == Kind::Application {
+            self.rules.policy.adoption
+        } else {
+            // Argo CD itself makes a default project and an empty set of keys.
+            AdoptionPolicy::Always
+        };
+        Policy { adoption, ..self.rules.policy }
     }
 
     /// Makes the resource what is wanted now.
@@ -178,6 +204,13 @@ impl Reconciler {
         self.rules.namespaces.as_ref().is_some_and(|creation| {
             creation.pattern.as_ref().is_none_or(|pattern| pattern.matches(namespace))
         })
+    }
+
+    /// Takes in what the owner wants now. Should the write that follows be given up, with the stream that asked for it, it is
+    /// made in the background: what was accepted counts as held.
+    pub fn accept(&self, key: &ResourceKey, accept: impl FnOnce(&mut Mirror)) -> Unfinished<'_> {
+        accept(&mut self.mirror.lock());
+        Unfinished { reconciler: self, key: Some(key.clone()) }
     }
 
     /// Makes the resource what is wanted, soon and in the background: somebody here changed or deleted it.

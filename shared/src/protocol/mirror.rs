@@ -94,6 +94,11 @@ impl Mirror {
         self.wanted.entry(key).or_insert(wanted);
     }
 
+    /// Forgets what somebody else owns from now on.
+    pub fn release(&mut self, is_theirs: impl Fn(&ResourceKey, &Wanted) -> bool) {
+        self.wanted.retain(|key, wanted| !is_theirs(key, wanted));
+    }
+
     /// The resource is gone, as was wanted. Returns which life it was.
     pub fn forget_absent(&mut self, key: &ResourceKey) -> Option<SourceUid> {
         match self.wanted.get(key)? {

@@ -24,6 +24,12 @@ pub const RESEND_MAX: Duration = Duration::from_secs(120);
 /// works on it, and a slow peer from being buried.
 pub const WINDOW: usize = 512;
 
+/// Entries from which on a peer's questions and claims add none: one that makes names up cannot make us grow. What is left out
+/// is found by the next comparison.
+const CROWD: usize = 32 * 1024;
+/// The same for requests alone.
+const MANY: usize = 1024;
+
 /// What an entry is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {
@@ -317,6 +323,17 @@ impl<T: Clone> Outbox<T> {
         self.entries
             .get(&Key::Resource(key.clone()))
             .is_some_and(|entry| entry.in_flight.is_some() || entry.has_unsent())
+    }
+
+    /// Number of requests that the peer has yet to acknowledge.
+    pub fn requests(&self) -> usize {
+        let first = Key::Request(String::new());
+        self.entries.range(first..).take(MANY).count()
+    }
+
+    /// Whether so much waits that nothing more should be added merely because the peer says so.
+    pub fn is_crowded(&self) -> bool {
+        self.entries.len() >= CROWD || self.requests() >= MANY
     }
 
     /// Number of resources and requests that the peer has yet to acknowledge.

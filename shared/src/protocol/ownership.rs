@@ -28,6 +28,11 @@ pub const FOREIGN_ANNOTATIONS: [&str; 6] = [
     annotation::OPERATION_TAKEN,
 ];
 
+/// Finalizers that the holder's own Argo CD puts on and takes off.
+pub(crate) fn is_own_finalizer(finalizer: &str) -> bool {
+    finalizer.starts_with("post-delete-finalizer.argocd.argoproj.io")
+}
+
 /// What is to be done about one resource, decided from what is there.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
@@ -172,6 +177,8 @@ fn relation(existing: &Object, wanted: &Object) -> Relation {
     match (principal(existing), principal(wanted)) {
         _ if Some(life) == wanted.source_uid() => Relation::Copy,
         (Some(here), Some(there)) if here != there => Relation::OfAnotherControlPlane,
+        // From before control planes had a name.
+        (None, Some(_)) => Relation::OfAnotherControlPlane,
         _ => Relation::EarlierLife,
     }
 }
@@ -194,7 +201,11 @@ fn update(kind: Kind, scope: Scope, existing: &Object, wanted: &Object) -> Decis
     }
     next.metadata.annotations = Some(annotations).filter(|annotations| !annotations.is_empty());
     next.metadata.labels = wanted.metadata.labels.clone().filter(|labels| !labels.is_empty());
-    next.metadata.finalizers = wanted.metadata.finalizers.clone().filter(|finalizers| !finalizers.is_empty());
+    let mut finalizers = wanted.metadata.finalizers.clone().unwrap_or_default();
+    finalizers.retain(|finalizer| !is_own_finalizer(finalizer));
+    let own = existing.metadata.finalizers.iter().flatten();
+    finalizers.extend(own.filter(|finalizer| is_own_finalizer(finalizer)).cloned());
+    next.metadata.finalizers = Some(finalizers).filter(|finalizers| !finalizers.is_empty());
     next.set_field(kind.content_field(), wanted.field(kind.content_field()).cloned());
     if scope == Scope::Whole {
         next.set_field("status", wanted.field("status").cloned());
@@ -242,12 +253,26 @@ pub fn requested(application: &Object) -> Requested<'_> {
     }
 }
 
-/// Names the operation that users ask for, so that it is started once however often the request is repeated.
+/// A name for the operation that a peer asks for which names none: the same as long as its Application shows the same
+/// operation and the same last one.
+pub fn nameless_request(application: &Object) -> Option<String> {
+    let operation = application.field("operation")?;
+    let last = application.at(&["status", "operationState", "startedAt"]).and_then(Value::as_str);
+    Some(format!("{}.{}.{}", application.uid(), last.unwrap_or_default(), content_of(operation)))
+}
+
+/// Names the operation that users ask for, so that it is started once however often the request is repeated. Takes the name
+/// away where the operation is gone.
 pub fn name_operation(application: &Object, unique: &str) -> Decision {
     match (requested(application), application.field("operation")) {
         (Requested::Unnamed, Some(operation)) => {
             let mut next = application.clone();
             next.annotate(annotation::OPERATION_REQUESTED, format!("{unique}.{}", content_of(operation)));
+            Decision::Replace(Box::new(next))
+        }
+        (Requested::Nothing, _) if application.annotation(annotation::OPERATION_REQUESTED).is_some() => {
+            let mut next = application.clone();
+            clear_operation(&mut next);
             Decision::Replace(Box::new(next))
         }
         _ => Decision::Nothing,
@@ -275,13 +300,14 @@ pub fn set_operation(existing: &Object, operation: &Value, request: Option<&str>
     if request.is_some() && existing.annotation(annotation::OPERATION_TAKEN) == request {
         return Decision::Nothing;
     }
+    if phase(existing) == Some("Terminating") {
+        return Decision::Nothing;
+    }
     let mut next = existing.clone();
     if let Some(request) = request {
         next.annotate(annotation::OPERATION_TAKEN, request);
     }
-    if phase(existing) != Some("Terminating") {
-        next.set_field("operation", Some(operation.clone()));
-    }
+    next.set_field("operation", Some(operation.clone()));
     if next == *existing { Decision::Nothing } else { Decision::Replace(Box::new(next)) }
 }
 

@@ -99,6 +99,12 @@ pub(crate) struct Fleet {
     address: SocketAddr,
     /// What agents that start do about what is there already.
     pub(crate) adoption: AdoptionPolicy,
+    /// How agents that start hold changes back.
+    pub(crate) buffer_interval: Option<Duration>,
+    /// Where a principal that starts shows its agents.
+    pub(crate) cluster_view: Option<tiphys_principal::ClusterViewConfig>,
+    /// Where agents that start find what is on their clusters.
+    pub(crate) cluster_cache: Option<tiphys_agent::ClusterCacheConfig>,
     max_message_size: usize,
     /// The figures of the principal that runs.
     pub(crate) figures: prometheus::Registry,
@@ -161,6 +167,9 @@ impl Fleet {
             issuer: Issuer::generate(2048).unwrap().0,
             address: ([127, 0, 0, 1], 0).into(),
             adoption: AdoptionPolicy::Always,
+            buffer_interval: None,
+            cluster_view: None,
+            cluster_cache: None,
             max_message_size,
             figures: prometheus::Registry::new(),
             principal: None,
@@ -196,11 +205,13 @@ impl Fleet {
         let cancel = stop.clone();
         self.figures = prometheus::Registry::new();
         let (figures, max_message_size) = (self.figures.clone(), self.max_message_size);
+        let cluster_view = self.cluster_view.clone();
         let (bound, handle) = runtime
             .spawn(async move {
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
+                        cluster_view,
                         max_message_size,
                         ..control_plane(control.client(), &namespace)
                     },
@@ -232,7 +243,9 @@ impl Fleet {
     pub(crate) fn start_agent(&mut self, name: &str) {
         let dial = self.dial(name);
         let (cluster, namespace) = (self.clusters[name].clone(), self.namespace.clone());
-        let (adoption, max_message_size) = (self.adoption, self.max_message_size);
+        let (adoption, buffer_interval, max_message_size) =
+            (self.adoption, self.buffer_interval, self.max_message_size);
+        let cluster_cache = self.cluster_cache.clone();
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
@@ -249,6 +262,8 @@ impl Fleet {
             };
             let mut config = agent_config(mode, cluster.client(), &namespace);
             config.policy.adoption = adoption;
+            config.buffer_interval = buffer_interval;
+            config.cluster_cache = cluster_cache;
             let agent = tiphys_agent::Agent::new(config, link);
             sender.send(agent.handle()).unwrap();
             agent.run(cancel).await
@@ -360,6 +375,7 @@ pub(crate) fn control_plane(client: Client, namespace: &str) -> tiphys_principal
         namespace_creation: None,
         label_selector: None,
         resync_interval: Some(RESYNC),
+        cluster_view: None,
         max_message_size: 16 << 20,
         registry: prometheus::Registry::new(),
     }
@@ -378,6 +394,8 @@ pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphy
         on_return: None,
         label_selector: None,
         resync_interval: Some(RESYNC),
+        buffer_interval: None,
+        cluster_cache: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "all of this is test code")]
 
 mod autonomous;
+mod cluster_view;
 mod conformance;
 mod fleet;
 mod kube;

@@ -287,6 +287,10 @@ async fn start_server(name: &str, pki: &Pki, token: &str, layer: &mut Layer) -> 
     let bound = server.bind(loopback, Some(pki.servers.current())).await.map_err(failed)?;
     let cluster = Cluster { name: name.to_owned(), client: server.client(), address: bound.local_addr() };
     layer.spawn(|stop| async move {
+        server.run_controllers(stop).await;
+        Ok(())
+    });
+    layer.spawn(|stop| async move {
         bound.run(stop).await;
         Ok(())
     });
@@ -321,6 +325,7 @@ async fn start_principal(
             namespace_creation: None,
             label_selector: None,
             resync_interval: Some(RESYNC),
+            cluster_view: None,
             max_message_size: MESSAGE_SIZE,
             registry: registry.clone(),
         },
@@ -363,6 +368,8 @@ fn start_agent(
         on_return: None,
         label_selector: None,
         resync_interval: Some(RESYNC),
+        buffer_interval: None,
+        cluster_cache: None,
         heartbeat: None,
         registry: Registry::new(),
     };

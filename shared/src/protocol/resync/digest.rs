@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use crate::model::argocd::annotation;
 use crate::model::object::ObjectExt as _;
 use crate::model::{Kind, Object};
-use crate::protocol::checksum;
+use crate::protocol::{checksum, ownership};
 
 /// Annotations that belong to one side alone, or to one moment: never compared.
 const UNCOMPARED: [&str; 7] = [
@@ -107,7 +107,9 @@ pub fn digest(kind: Kind, scope: Scope, object: &Object) -> Digest {
         map(object.metadata.labels.as_ref(), &[], &mut text);
         map(object.metadata.annotations.as_ref(), &UNCOMPARED, &mut text);
         for finalizer in object.metadata.finalizers.iter().flatten() {
-            line(finalizer, &mut text);
+            if !ownership::is_own_finalizer(finalizer) {
+                line(finalizer, &mut text);
+            }
         }
         for field in [kind.content_field(), "type"] {
             line(field, &mut text);

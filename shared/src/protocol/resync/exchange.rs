@@ -206,7 +206,7 @@ mod tests {
             changed in proptest::collection::btree_set(0_u32..3000, 0..20),
         ) {
             let held: Set = both.clone().into_iter().chain(held_only.clone()).collect();
-            let mut own: Set = both.clone().into_iter().chain(own_only.clone()).collect();
+            let mut own: Set = both.into_iter().chain(own_only.clone()).collect();
             let mut differing: Vec<u32> = own_only.keys().copied().collect();
             for n in changed {
                 if let Some(content) = own.get_mut(&n) {

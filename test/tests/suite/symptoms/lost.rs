@@ -355,3 +355,25 @@ async fn gpg_keys_come_to_every_managed_agent_and_follow_their_changes() {
         assert!(map.annotations().contains_key("argocd.argoproj.io/source-uid"));
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_status_write_of_a_busy_app_is_a_message() {
+    let mut fleet = Fleet::autonomous(&["edge"]).await;
+    fleet.kill_agent("edge");
+    fleet.buffer_interval = Some(std::time::Duration::from_secs(1));
+    fleet.start_agent("edge");
+    let here = fleet.at_cluster(Kind::Application, "edge");
+    let there = fleet.at_control(Kind::Application, "edge");
+    here.create(&PostParams::default(), &application("busy", "main")).await.unwrap();
+    Fleet::until_is(&there, "busy", "it to be shown", |_| true).await;
+    fleet.until_quiet().await;
+    let before = fleet.figure("principal_events_received");
+    for n in 0..50 {
+        let health = json!({"status": "Progressing", "message": format!("{n}")});
+        merge(&here, "busy", json!({"status": {"health": health}})).await;
+    }
+    Fleet::until_is(&there, "busy", "the newest", |app| app.data["status"]["health"]["message"] == "49")
+        .await;
+    let messages = fleet.figure("principal_events_received") - before;
+    assert!(messages < 10, "{messages} messages for 50 changes");
+}

@@ -1,0 +1,285 @@
+//! Argo CD's Redis: a connection that is made when it is needed, and made again when it was lost.
+//!
+//! Redis is a convenience for what Argo CD shows. It may be away, or may not exist; then every call fails within seconds,
+//! and one line in the log says so.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, RedisConnectionInfo};
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::kube::material::{Place, Places, Reader};
+use crate::process::backoff::{Backoff, Schedule};
+use crate::process::options::{HostPort, Problem};
+use crate::security::secret::Secret;
+use crate::security::tls::{ClientTls, Policy, Version};
+
+/// How long it may take to connect, with everything that belongs to it.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How long Redis may take for an answer.
+const ANSWER: Duration = Duration::from_secs(3);
+
+/// Where Redis is and who we are there, as options say it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Its address.
+    pub address: HostPort,
+    /// Who we are.
+    pub login: Login,
+    /// What its certificate is checked against; without TLS, nothing.
+    pub trust: Option<Trust>,
+}
+
+/// Who we are to Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// Empty parts are left out.
+    Given {
+        /// The user.
+        username: String,
+        /// Its password.
+        password: Secret,
+    },
+    /// The files `auth` and, if it is there, `auth_username` of a folder. They are read for every connection, so that they
+    /// may change.
+    Folder(PathBuf),
+}
+
+/// What the certificate of Redis is checked against.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Nothing: any certificate will do.
+    Unverified,
+    /// A PEM file.
+    File(PathBuf),
+    /// A Secret, under `ca.crt`.
+    Secret(String),
+}
+
+/// Why Redis could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The user or password could not be read.
+    #[error("cannot read {path}: {source}")]
+    Login {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// There is no connection.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] std::io::Error),
+    /// Redis took too long.
+    #[error("no answer in time")]
+    TimedOut,
+    /// Redis refused, or the connection broke.
+    #[error(transparent)]
+    Refused(#[from] redis::RedisError),
+}
+
+/// Everything that a connection needs.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where Redis is.
+    pub address: HostPort,
+    /// Who we are.
+    pub login: Login,
+    /// How the connection is protected, if it is.
+    pub tls: Option<ClientTls>,
+}
+
+impl Config {
+    /// Reads the certificates, and keeps them current until `cancel`.
+    ///
+    /// # Errors
+    /// What is missing, and what to do about it.
+    pub async fn prepare(
+        access: &Access,
+        reader: &Reader,
+        cancel: &tokio_util::sync::CancellationToken,
+    ) -> Result<Self, Problem> {
+        let tls = match &access.trust {
+            None => None,
+            Some(trust) => Some(Self::tls(trust, reader, cancel).await?),
+        };
+        Ok(Self { address: access.address.clone(), login: access.login.clone(), tls })
+    }
+
+    async fn tls(
+        trust: &Trust,
+        reader: &Reader,
+        cancel: &tokio_util::sync::CancellationToken,
+    ) -> Result<ClientTls, Problem> {
+        let ca = match trust {
+            Trust::Unverified => None,
+            Trust::File(path) => Some(Place::File(path.clone())),
+            Trust::Secret(name) => Some(Place::Secret { name: name.clone(), keys: &["ca.crt"] }),
+        };
+        let places = Places { ca, ..Places::default() };
+        let material = reader.read_all(&places).await?;
+        let policy = Policy { min_version: Version::Tls12, ..Policy::default() };
+        let tls = ClientTls::new(&material, policy, places.ca.is_none()).map_err(|error| {
+            Problem::new(
+                format!("the CA of redis cannot be used: {error}"),
+                "replace it with the CA that signed the certificate of redis, in PEM",
+            )
+        })?;
+        if places.ca.is_some() {
+            let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
+            tokio::spawn(async move {
+                reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
+            });
+        }
+        Ok(tls)
+    }
+
+    async fn login(&self) -> Result<(String, Secret), Error> {
+        let folder = match &self.login {
+            Login::Given { username, password } => return Ok((username.clone(), password.clone())),
+            Login::Folder(folder) => folder,
+        };
+        let read = async |name| {
+            let path = folder.join(name);
+            let text = tokio::fs::read_to_string(&path).await;
+            text.map(|text| text.trim().to_owned()).map_err(|source| Error::Login { path, source })
+        };
+        let username = match read("auth_username").await {
+            Err(Error::Login { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                String::new()
+            }
+            other => other?,
+        };
+        Ok((username, read("auth").await?.into()))
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let (username, password) = self.login().await?;
+        let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
+        if !username.is_empty() {
+            info = info.set_username(username);
+        }
+        if let Some(password) = password.expose_str().filter(|password| !password.is_empty()) {
+            info = info.set_password(password);
+        }
+        let tcp = TcpStream::connect((self.address.host.as_str(), self.address.port));
+        let tcp = tcp.await.map_err(Error::Connect)?;
+        tcp.set_nodelay(true).map_err(Error::Connect)?;
+        let Some(tls) = &self.tls else { return Connection::open(&info, tcp).await };
+        let name = ServerName::try_from(self.address.host.clone())
+            .map_err(|error| Error::Connect(std::io::Error::other(error)))?;
+        // What is spoken here has no name in TLS.
+        let mut config = (*tls.current()).clone();
+        config.alpn_protocols.clear();
+        let stream = TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await;
+        Connection::open(&info, stream.map_err(Error::Connect)?).await
+    }
+}
+
+struct Connection {
+    commands: MultiplexedConnection,
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Connection {
+    async fn open<S>(info: &RedisConnectionInfo, stream: S) -> Result<Self, Error>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
+        let (commands, driver) = MultiplexedConnection::new_with_config(info, stream, config).await?;
+        Ok(Self { commands, _driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
+    }
+}
+
+/// A Redis for one user of it.
+pub struct Redis {
+    config: Config,
+    connection: Option<Connection>,
+    backoff: Backoff,
+    is_away: bool,
+}
+
+impl Redis {
+    /// Nothing is connected before something is asked.
+    pub fn new(config: Config) -> Self {
+        Self { config, connection: None, backoff: Backoff::random(Schedule::default()), is_away: false }
+    }
+
+    /// What is kept under a key.
+    ///
+    /// # Errors
+    /// [`Error`] if Redis cannot be asked; then it is worth a [`pause`](Self::pause).
+    pub async fn get(&mut self, key: &str) -> Result<Option<Vec<u8>>, Error> {
+        self.ask(redis::cmd("GET").arg(key)).await
+    }
+
+    /// Keeps something under a key for some time.
+    ///
+    /// # Errors
+    /// [`Error`] if Redis cannot be asked; then it is worth a [`pause`](Self::pause).
+    pub async fn set(&mut self, key: &str, value: &[u8], lives: Duration) -> Result<(), Error> {
+        self.ask(redis::cmd("SET").arg(key).arg(value).arg("EX").arg(lives.as_secs())).await
+    }
+
+    /// How long to wait before Redis is asked again, longer from failure to failure.
+    pub fn pause(&mut self) -> Duration {
+        self.backoff.next_delay(Duration::ZERO)
+    }
+
+    async fn ask<T: redis::FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Error> {
+        // A connection that was not used for long may have been closed, which is no news.
+        let outcome = match self.connection.take() {
+            Some(connection) => match self.ask_on(connection, command).await {
+                Err(Error::Refused(error)) if error.is_connection_dropped() => self.ask_anew(command).await,
+                other => other,
+            },
+            None => self.ask_anew(command).await,
+        };
+        let address = &self.config.address;
+        match &outcome {
+            Ok(_) => {
+                self.backoff.reset();
+                if std::mem::take(&mut self.is_away) {
+                    tracing::info!(%address, "argocd's redis answers again");
+                }
+            }
+            Err(error) if !std::mem::replace(&mut self.is_away, true) => {
+                tracing::warn!(
+                    %address, %error,
+                    "argocd's redis does not answer, so its cluster view is not kept current; trying on"
+                );
+            }
+            Err(error) => tracing::debug!(%address, %error, "argocd's redis still does not answer"),
+        }
+        outcome
+    }
+
+    async fn ask_anew<T: redis::FromRedisValue>(&mut self, command: &redis::Cmd) -> Result<T, Error> {
+        let connection = tokio::time::timeout(CONNECT, self.config.connect());
+        let connection = connection.await.map_err(|_| Error::TimedOut)??;
+        self.ask_on(connection, command).await
+    }
+
+    async fn ask_on<T: redis::FromRedisValue>(
+        &mut self,
+        mut connection: Connection,
+        command: &redis::Cmd,
+    ) -> Result<T, Error> {
+        let answer = command.query_async(&mut connection.commands).await?;
+        // A connection on which anything failed is not used again.
+        self.connection = Some(connection);
+        Ok(answer)
+    }
+}
+
+impl std::fmt::Debug for Redis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Redis").field("address", &self.config.address).finish_non_exhaustive()
+    }
+}
