@@ -102,7 +102,13 @@ impl Outbound {
             }
             Change::Gone(last) => {
                 self.drop_waiting(&key);
-                let wanted_gone = self.reconciler.mirror.lock().forget_absent(&key);
+                let wanted_gone = {
+                    let mut mirror = self.reconciler.mirror.lock();
+                    if let Some(request) = last.annotation(annotation::OPERATION_TAKEN) {
+                        mirror.note_taken(&key, &last.origin(), request);
+                    }
+                    mirror.forget_absent(&key)
+                };
                 if wanted_gone.is_some() && kind == Kind::Application {
                     self.outbox.fill(|outbox| outbox.remove(key, Outgoing::Object(Arc::clone(last))));
                 } else if wanted_gone.is_none() && self.reconciler.decide(&key, None) != Decision::Nothing {

@@ -51,7 +51,13 @@ impl Mirror {
     }
 
     /// The owner wants this now.
-    pub fn accept(&mut self, key: ResourceKey, wanted: Wanted) {
+    pub fn accept(&mut self, key: ResourceKey, mut wanted: Wanted) {
+        if let (Wanted::Present(new), Some(Wanted::Present(old))) = (&mut wanted, self.wanted.get(&key))
+            && let Some(request) = old.annotation(annotation::OPERATION_TAKEN)
+            && old.source_uid() == new.source_uid()
+        {
+            Arc::make_mut(new).annotate(annotation::OPERATION_TAKEN, request);
+        }
         match &wanted {
             // The owner may let a resource come back to this side in the same life.
             Wanted::Present(object) => _ = object.source_uid().map(|life| self.tombstones.remove(&life)),
@@ -71,6 +77,15 @@ impl Mirror {
             self.accept(key.clone(), Wanted::Absent(life.clone()));
         } else {
             self.bury(life.clone());
+        }
+    }
+
+    /// A copy of this life is gone that had taken this operation: should it come back, it must not take it again.
+    pub fn note_taken(&mut self, key: &ResourceKey, life: &SourceUid, request: &str) {
+        if let Some(Wanted::Present(object)) = self.wanted.get_mut(key)
+            && object.source_uid().as_ref() == Some(life)
+        {
+            Arc::make_mut(object).annotate(annotation::OPERATION_TAKEN, request);
         }
     }
 
@@ -184,6 +199,26 @@ mod tests {
         assert_eq!(mirror.get(&key()), Some(&Wanted::Present(copy("1"))));
         mirror.assume(key(), copy("2"));
         assert_eq!(mirror.get(&key()), Some(&Wanted::Present(copy("1"))), "what is here outranked the owner");
+    }
+
+    #[test]
+    fn a_copy_that_comes_back_knows_which_operation_it_took() {
+        let taken = |mirror: &Mirror| match mirror.get(&key()) {
+            Some(Wanted::Present(object)) => {
+                object.annotation(annotation::OPERATION_TAKEN).map(str::to_owned)
+            }
+            _ => None,
+        };
+        let mut mirror = Mirror::default();
+        mirror.accept(key(), Wanted::Present(copy("1")));
+        mirror.note_taken(&key(), &SourceUid("0".into()), "of another life");
+        assert_eq!(taken(&mirror), None);
+        mirror.note_taken(&key(), &SourceUid("1".into()), "request");
+        assert_eq!(taken(&mirror).as_deref(), Some("request"));
+        mirror.accept(key(), Wanted::Present(copy("1")));
+        assert_eq!(taken(&mirror).as_deref(), Some("request"), "the owner's next word made it forget");
+        mirror.accept(key(), Wanted::Present(copy("2")));
+        assert_eq!(taken(&mirror), None);
     }
 
     #[test]
