@@ -1,5 +1,6 @@
 //! Principal and agents as processes, under faults, while users act on all sides.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -97,8 +98,15 @@ async fn chaos(options: Options) -> anyhow::Result<Outcome> {
         println!("logs are kept in {}", temporary.keep().display());
     }
     let outcome = outcome?;
-    for line in outcome.verdict.all().chain(outcome.ended.iter().cloned()) {
+    for line in outcome.verdict.all() {
         println!("{line}");
+    }
+    let mut ended = BTreeMap::<&str, u32>::new();
+    for line in &outcome.ended {
+        *ended.entry(line).or_default() += 1;
+    }
+    for (line, times) in ended {
+        println!("{times} times: {line}");
     }
     for panic in &outcome.panics {
         println!("panicked: {panic}");
