@@ -176,7 +176,7 @@ struct KubernetesOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Redis of Argo CD, for the control plane's view of this cluster")]
 struct RedisOptions {
-    /// Address of this cluster's Redis; empty tells the control plane nothing of what is counted there
+    /// Address of this cluster's Redis; none tells the control plane nothing of what is counted there
     #[arg(long, env = "REDIS_ADDR", value_name = "HOST:PORT", default_value = "argocd-redis:6379")]
     redis_addr: String,
     /// User of Redis
@@ -589,7 +589,7 @@ impl RedisOptions {
         if self.cache_refresh_interval.is_zero() {
             problems.add(
                 "--cache-refresh-interval is 0: nobody can look that often",
-                "give a duration, such as 10s; --redis-addr '' turns looking off",
+                "give a duration, such as 10s; --redis-addr none turns looking off",
             );
         }
         let access = options::RedisOptions {

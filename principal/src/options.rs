@@ -180,7 +180,7 @@ struct KubernetesOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Redis of Argo CD, for its view of clusters")]
 struct RedisOptions {
-    /// Address of the control plane's Redis; empty leaves the view of clusters alone
+    /// Address of the control plane's Redis; none leaves the view of clusters alone
     #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_SERVER_ADDRESS", value_name = "HOST:PORT")]
     #[arg(default_value = "argocd-redis:6379")]
     redis_server_address: String,

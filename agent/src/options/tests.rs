@@ -143,7 +143,7 @@ fn a_redis_that_cannot_be_asked_is_refused_and_none_is_fine() {
             "--redis-addr: \"redis:x\" does not end with a port"
         ]
     );
-    assert_eq!(settings(&[&GOOD[..], &["--redis-addr="]].concat(), &[]).unwrap().redis, None);
+    assert_eq!(settings(&[&GOOD[..], &["--redis-addr=none"]].concat(), &[]).unwrap().redis, None);
 }
 
 #[test]

@@ -8,11 +8,13 @@ use crate::security::secret::Secret;
 
 /// The port of a Redis whose address names none.
 const PORT: u16 = 6379;
+/// What is written where there is no Redis. An empty text means the default, as everywhere.
+const NO_REDIS: &str = "none";
 
 /// The options of one side, with the names that they have there.
 #[derive(Clone, Copy, Debug)]
 pub struct RedisOptions<'a> {
-    /// The address; empty means that there is no Redis.
+    /// The address; `none` means that there is no Redis.
     pub address: (&'a str, &'a str),
     /// The user.
     pub username: Option<&'a str>,
@@ -31,20 +33,20 @@ pub struct RedisOptions<'a> {
 }
 
 impl RedisOptions<'_> {
-    /// Checks what can be checked without talking to anybody. Nothing comes of an empty address.
+    /// Checks what can be checked without talking to anybody. Nothing comes of `none`.
     ///
     /// # Errors
     /// Every mistake, each with its remedy.
     pub fn check(&self) -> Result<Option<Access>, Problems> {
         let (name, address) = self.address;
-        if address.is_empty() {
+        if address.is_empty() || address == NO_REDIS {
             return Ok(None);
         }
         let mut problems = Problems::default();
         let address = problems.keep(self.address().map_err(|what| {
             Problem::new(
                 format!("{name}: {what}"),
-                "write HOST:PORT, such as argocd-redis:6379, or nothing if there is no redis",
+                "write HOST:PORT, such as argocd-redis:6379, or none if there is no redis",
             )
         }));
         let login = problems.keep(self.login());
@@ -127,7 +129,7 @@ mod tests {
             let options = RedisOptions { address: ("--redis-addr", address), ..NOTHING };
             options.check().unwrap().map(|access| access.address.to_string())
         };
-        assert_eq!(shown(""), None);
+        assert_eq!(shown("none"), None);
         assert_eq!(shown("redis").as_deref(), Some("redis:6379"));
         assert_eq!(shown("10.0.0.1:1").as_deref(), Some("10.0.0.1:1"));
         assert_eq!(shown("[::1]:6380").as_deref(), Some("[::1]:6380"));
