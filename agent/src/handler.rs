@@ -69,6 +69,9 @@ impl ClusterSide {
         if self.is_stopping(object, request) {
             return Outcome::Later("the operation before it is being stopped".to_owned());
         }
+        if self.is_going(object) {
+            return Outcome::Later("the copy that is here goes, and another comes".to_owned());
+        }
         let outcome = self
             .operation(object, |existing| match object.field("operation") {
                 None => Decision::Nothing,
@@ -130,6 +133,15 @@ impl ClusterSide {
             (Ok(_), Some(reason)) => Outcome::Refused(reason.to_owned()),
             (Ok(_), None) => Outcome::Done,
         }
+    }
+
+    /// Whether the copy of the Application that is here was deleted, and not by the control plane: it comes back, but what it
+    /// takes until then goes with it.
+    fn is_going(&self, of: &Object) -> bool {
+        self.key(Kind::Application, of).is_ok_and(|key| {
+            let here = self.outbound.reconciler.stores.applications.get(&key);
+            here.is_some_and(|application| application.is_deleting()) && self.is_coming(&key, of)
+        })
     }
 
     /// Whether an operation that was not taken yet has to wait for the end of one that is being stopped.
