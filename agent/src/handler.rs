@@ -66,8 +66,8 @@ impl ClusterSide {
 
     /// Starts an operation that the principal asks for, once.
     async fn start(&self, object: &Object, request: Option<&str>) -> Outcome {
-        if self.is_stopping(object, request) {
-            return Outcome::Later("the operation before it is being stopped".to_owned());
+        if self.has_to_wait(object, request) {
+            return Outcome::Later("the operation before it waits, or is being stopped".to_owned());
         }
         if self.is_going(object) {
             return Outcome::Later("the copy that is here goes, and another comes".to_owned());
@@ -144,11 +144,12 @@ impl ClusterSide {
         })
     }
 
-    /// Whether an operation that was not taken yet has to wait for the end of one that is being stopped.
-    fn is_stopping(&self, of: &Object, request: Option<&str>) -> bool {
+    /// Whether an operation that was not taken yet has to wait: for Argo CD to take up the one before it, or to stop it.
+    fn has_to_wait(&self, of: &Object, request: Option<&str>) -> bool {
         let Ok(key) = self.key(Kind::Application, of) else { return false };
         self.outbound.reconciler.stores.applications.get(&key).is_some_and(|application| {
-            ownership::phase(&application) == Some("Terminating")
+            (ownership::phase(&application) == Some("Terminating")
+                || application.field("operation").is_some())
                 && request.is_some()
                 && application.annotation(annotation::OPERATION_TAKEN) != request
         })

@@ -29,6 +29,9 @@ const LIMITS: Limits = Limits { waiting: 1024, running: 16 };
 /// How long a peer may take to say what it can do before it is taken for one that says nothing. A Go principal sends its
 /// metadata with its first event, and that may be long in coming.
 const SILENCE: Duration = Duration::from_secs(2);
+/// How long a Tiphys peer may say nothing while something waits for its acknowledgement. It acknowledges whatever it
+/// hears, and comparisons see to it that there is something to hear.
+const DEAD: Duration = Duration::from_secs(100);
 /// Acknowledgements that may wait before nothing more is read: a peer that does not read cannot make us grow.
 const ACKS: usize = 1024;
 
@@ -130,6 +133,9 @@ pub enum End {
     /// The peer closed the stream.
     #[error("closed by the peer")]
     Closed,
+    /// The peer said nothing for long, although it was told something: the connection is half open.
+    #[error("the peer has fallen silent")]
+    Silent,
     /// The stream broke.
     #[error("broken: {0}")]
     Broken(#[source] Box<tonic::Status>),
@@ -158,7 +164,13 @@ pub async fn run<S: Side>(
     let mut next: Option<WireEvent> = None;
     let mut unknown = features.borrow_and_update().is_none();
     let mut comparison = Some(Instant::now() + if unknown { SILENCE } else { Duration::ZERO });
+    let mut heard = Instant::now();
     loop {
+        let ours = features.borrow().as_ref().is_some_and(|peer| peer.has(Feature::Resync));
+        let reading = !inbox.is_full() && acks.len() < ACKS;
+        if ours && reading && heard.elapsed() > DEAD && outbox.read(Outbox::next_due).is_some() {
+            return End::Silent;
+        }
         while let Some((lane, event)) = inbox.take() {
             let side = Arc::clone(&side);
             running.push(async move {
@@ -187,7 +199,7 @@ pub async fn run<S: Side>(
                     }
                 }
             }
-            message = incoming.next(), if !inbox.is_full() && acks.len() < ACKS => match message {
+            message = incoming.next(), if !inbox.is_full() && acks.len() < ACKS => match message.inspect(|_| heard = Instant::now()) {
                 None => return End::Closed,
                 Some(Err(status)) => return End::Broken(Box::new(status)),
                 Some(Ok(message)) => match codec::decode(message) {
@@ -313,4 +325,79 @@ pub async fn persist<T, E, F: Future<Output = Result<T, E>>>(
 /// Names an event about a resource as the Go project does: `NAME_UID_RESOURCEVERSION`, and `NAME_UID` for the resource.
 pub fn resource_ids(name: &str, uid: &str, resource_version: &str) -> (EventId, String) {
     (EventId(format!("{name}_{uid}_{resource_version}")), format!("{name}_{uid}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+    use crate::model::{EventKind, Payload};
+
+    /// A side that asks one thing, and takes whatever it is told.
+    struct Asking(Arc<SharedOutbox>);
+
+    impl Side for Asking {
+        type Lane = ();
+
+        fn on_open(&self) {
+            let event = Event::request(Target::ResourceResync, EventKind::ResyncReport, Payload::Empty);
+            self.0.fill(|outbox| outbox.request("question", Outgoing::Message(Box::new(event))));
+        }
+
+        fn compare(&self, _peer: &Features) -> Option<Duration> {
+            None
+        }
+
+        fn render(&self, _key: &Key, item: &Item<Outgoing>) -> Option<Event> {
+            match item.value() {
+                Outgoing::Message(event) => Some((**event).clone()),
+                Outgoing::Object(_) => None,
+            }
+        }
+
+        fn lane(&self, _event: &Event) {}
+
+        async fn handle(&self, _event: Event) -> Outcome {
+            Outcome::Done
+        }
+
+        fn on_sent(&self, _event: &Event) {}
+        fn on_unsendable(&self, _event: &Event, _reason: &str) {}
+        fn on_received(&self, _event: &Event) {}
+        fn on_acked(&self, _item: &Item<Outgoing>, _refused: Option<&str>) {}
+        fn on_refused(&self, _event: Option<&Event>, _reason: &str) {}
+    }
+
+    async fn run_with(
+        features: Features,
+        incoming: impl Stream<Item = Result<WireEvent, tonic::Status>> + Send,
+    ) -> Option<End> {
+        let outbox = Arc::new(SharedOutbox::default());
+        let (_known, features) = watch::channel(Some(features));
+        let (outgoing, _said) = mpsc::channel(1024);
+        let side = Arc::new(Asking(Arc::clone(&outbox)));
+        let pump = run(side, outbox, features, 1 << 20, incoming, outgoing, CancellationToken::new());
+        tokio::time::timeout(Duration::from_secs(3600), pump).await.ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_cut_without_a_word_is_given_up() {
+        let end = run_with(Features::all(), stream::pending()).await;
+        assert!(matches!(end, Some(End::Silent)), "{end:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_says_anything_is_alive_and_a_go_peer_is_waited_for() {
+        let beat = Event::request(Target::Heartbeat, EventKind::Ping, Payload::Empty);
+        let beats = stream::unfold((), move |()| {
+            let beat = codec::encode(&beat).map_err(|_| tonic::Status::internal("heartbeat"));
+            async move {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                Some((beat, ()))
+            }
+        });
+        assert!(run_with(Features::all(), beats).await.is_none());
+        assert!(run_with(Features::default(), stream::pending()).await.is_none());
+    }
 }

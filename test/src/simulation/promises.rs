@@ -154,9 +154,7 @@ async fn operations(world: &World, control: &View, found: &mut Vec<String>) -> a
         let started = ledger.started.get(&(operation.agent, operation.id.clone())).copied().unwrap_or(0);
         // At the control plane; of an autonomous agent's Application this is what is shown of it.
         let there = control.get(Kind::Application, agent.name.as_str(), &operation.name);
-        let lives = there.is_some_and(|object| {
-            object.uid() == operation.uid || object.source_uid().is_some_and(|uid| uid.0 == operation.uid)
-        });
+        let lives = there.is_some_and(|object| object.origin().0 == operation.uid);
         if lives && !operation.excused && started == 0 {
             found.push(format!("{} on {} was never started", operation.id, operation.name));
         }

@@ -69,7 +69,8 @@ impl Person {
         let application = self.pick(Kind::Application, agent.name.as_str(), &APPLICATIONS);
         match (agent.mode, self.rng.u8(0..16)) {
             (Mode::Managed, 0..10) => self.own_application(application, index).await,
-            (Mode::Managed, 10) => self.scribble_status(&application).await,
+            // Upstream's protocol does not compare how things stand.
+            (Mode::Managed, 10) if agent.compares() => self.scribble_status(&application).await,
             (Mode::Autonomous, 0..7) => self.request(&application, index).await,
             (Mode::Autonomous, 7..10) => self.meddle(&application, index).await,
             (Mode::Autonomous, 10) => {
@@ -211,7 +212,7 @@ impl Person {
                         id: id.clone(),
                         agent: index,
                         name: spot.name.clone(),
-                        uid: object.uid().to_owned(),
+                        uid: object.origin().0,
                         excused: object.label(label::IGNORE_SYNC) == Some("true"),
                     });
                 }

@@ -72,7 +72,7 @@ impl Declared {
 pub(crate) struct Operation {
     pub(crate) id: String,
     pub(crate) agent: usize,
-    /// Name of the Application, and its UID where it was started.
+    /// Name of the Application, and the UID of its original.
     pub(crate) name: String,
     pub(crate) uid: String,
     /// Something was done since that may legitimately end it unstarted.
