@@ -197,6 +197,17 @@ impl Outbound {
         self.outbox.fill(|outbox| outbox.remove(key.clone(), Outgoing::Object(Arc::new(last))));
     }
 
+    /// Tells how the copy of this original, or of any, stands, if it is here.
+    pub(crate) fn tell_status(&self, key: &ResourceKey, life: Option<&SourceUid>) {
+        let copy = self.reconciler.stores.of(key.kind).get(key);
+        if key.kind == Kind::Application
+            && let Some(copy) = copy
+            && (life.is_none() || copy.source_uid().as_ref() == life)
+        {
+            self.put(key.kind, &copy, false);
+        }
+    }
+
     /// Says that something cannot be done.
     pub(crate) fn report_failure(&self, key: &ResourceKey, message: &str) {
         // Only Applications have a place where it can be shown.

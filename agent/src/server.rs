@@ -191,14 +191,18 @@ impl<L: Link> Agent<L> {
             });
         }
         {
-            let (reconciler, stop) = (Arc::clone(&reconciler), stop.clone());
+            let (reconciler, outbound, stop) = (Arc::clone(&reconciler), Arc::clone(&outbound), stop.clone());
             tasks.spawn(async move {
-                let log = |key: &_, done: &Done| {
+                let note = |key: &_, done: &Done| {
                     if *done != Done::Unchanged {
                         tracing::info!(%key, "undid a local change");
                     }
+                    // It comes back with a clean status, and the control plane shows the one before.
+                    if matches!(done, Done::Created(_)) {
+                        outbound.tell_status(key, None);
+                    }
                 };
-                reconciler.mend(stop, log).await;
+                reconciler.mend(stop, note).await;
             });
         }
         let mut kept = Ok(());

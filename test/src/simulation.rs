@@ -6,7 +6,7 @@
 //!
 //! One seed is one run: a runtime of one thread with paused time, a generator of random numbers, embedded API servers. In
 //! the acting phase users change things at all ends while the wire breaks, API calls fail, and both sides crash. Then the
-//! faults stop, and soon the [promises](promises) must hold. The same seed gives the same run, so a violation can be looked
+//! faults stop, and soon the promises must hold. The same seed gives the same run, so a violation can be looked
 //! at again.
 
 mod api;

@@ -68,10 +68,15 @@ impl ClusterSide {
             self.outbound.report_failure(&key, &reason);
             return Outcome::Refused(reason);
         }
+        let life = local.source_uid();
         let unfinished = reconciler.accept(&key, |mirror| mirror.accept(key.clone(), Wanted::Present(local)));
         let outcome = self.reconcile(&key, incoming.annotation(annotation::REFRESH)).await;
         if !matches!(outcome, Outcome::Later(_)) {
             unfinished.finish();
+        }
+        // What was here before stands for another original now, which has not heard how it stands.
+        if existing.is_some_and(|existing| existing.source_uid() != life) {
+            self.outbound.tell_status(&key, life.as_ref());
         }
         // A Go principal has no other word for an operation that was asked for while it was away.
         match ownership::nameless_request(incoming) {
