@@ -291,9 +291,9 @@ impl Outbound {
 
     /// Tells a Tiphys principal the sum of what is held here, for it to find what differs.
     pub(crate) fn report_sum(&self) {
-        self.metrics.resync_rounds.inc();
         self.trees.clear();
         self.report(&exchange::summary(Scope::Spec, &self.tree(Scope::Spec)));
+        self.metrics.resync_rounds.inc();
     }
 
     fn report(&self, report: &Report) {

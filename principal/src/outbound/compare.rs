@@ -27,9 +27,9 @@ impl Outbound {
                 Mode::Managed => Scope::Status,
                 Mode::Autonomous => Scope::Whole,
             };
-            self.metrics.resync_rounds.inc();
             agent.trees.clear();
             agent.report(&exchange::summary(scope, &self.tree(agent, scope)));
+            self.metrics.resync_rounds.inc();
             return true;
         }
         match agent.mode {
