@@ -7,8 +7,6 @@ mod managed;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tiphys_shared::kube::backend::Error;
 use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::event::Payload;
@@ -52,10 +50,10 @@ impl ClusterSide {
                 self.operation(object, ownership::terminate_operation).await
             }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
-                self.document(document, |query: Query| self.outbound.answer(&query))
+                Outcome::of_document(document, |query: Query| self.outbound.answer(&query))
             }
             (Target::ResourceResync, EventKind::ResyncReport, Payload::Document(document)) => {
-                self.document(document, |report: Report| self.outbound.judge(&report))
+                Outcome::of_document(document, |report: Report| self.outbound.judge(&report))
             }
             _ => match self.outbound.mode {
                 Mode::Managed => self.managed(event).await,
@@ -85,16 +83,6 @@ impl ClusterSide {
             self.report_end(key, request);
         }
         outcome
-    }
-
-    fn document<T: DeserializeOwned>(&self, document: &Value, then: impl FnOnce(T)) -> Outcome {
-        match T::deserialize(document) {
-            Ok(read) => {
-                then(read);
-                Outcome::Done
-            }
-            Err(error) => Outcome::Refused(format!("not a comparison that this version knows: {error}")),
-        }
     }
 
     /// The resource here that an event of the principal is about.

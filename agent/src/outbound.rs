@@ -22,7 +22,7 @@ use tiphys_shared::protocol::checksum;
 use tiphys_shared::protocol::outbox::{Item, Key, Outbox};
 use tiphys_shared::protocol::ownership::{self, Decision};
 use tiphys_shared::protocol::resync::cache::{Cache, Trees};
-use tiphys_shared::protocol::resync::digest::{self, Scope};
+use tiphys_shared::protocol::resync::digest::Scope;
 use tiphys_shared::protocol::resync::exchange::{self, Query, Report};
 use tiphys_shared::protocol::resync::tree::{Leaf, LeafName, Tree};
 use tiphys_shared::wire::pump::{Outgoing, SharedOutbox, resource_ids};
@@ -129,7 +129,7 @@ impl Outbound {
                         self.outbox
                             .fill(|outbox| outbox.remove(old.key(kind), Outgoing::Object(Arc::clone(old))));
                     }
-                    (was, true) if !listed && was.is_none_or(|old| differs(kind, old, new)) => {
+                    (was, true) if !listed && was.is_none_or(|old| self.differs(kind, old, new)) => {
                         self.put_paced(kind, new, was.is_none());
                     }
                     _ => {}
@@ -141,6 +141,15 @@ impl Outbound {
             }
             Change::Gone(_) => {}
         }
+    }
+
+    /// Whether the control plane would see a difference between two states of an original.
+    fn differs(&self, kind: Kind, old: &Object, new: &Object) -> bool {
+        old.uid() != new.uid()
+            || old.field("operation").is_some() != new.field("operation").is_some()
+            || old.annotation(annotation::REFRESH) != new.annotation(annotation::REFRESH)
+            || self.digests.digest_of(kind, Scope::Whole, old)
+                != self.digests.digest_of(kind, Scope::Whole, new)
     }
 
     /// Sends a change of an Application, at the pace that users want.
@@ -544,12 +553,4 @@ fn shows_news(old: Option<&Object>, new: &Object) -> bool {
 /// Whether an autonomous cluster shows this to the control plane.
 fn shows(kind: Kind, object: &Object) -> bool {
     SHOWN.contains(&kind) && object.label(label::IGNORE_SYNC) != Some("true")
-}
-
-/// Whether the control plane would see a difference between two states of an original.
-fn differs(kind: Kind, old: &Object, new: &Object) -> bool {
-    old.uid() != new.uid()
-        || old.field("operation").is_some() != new.field("operation").is_some()
-        || old.annotation(annotation::REFRESH) != new.annotation(annotation::REFRESH)
-        || digest::digest(kind, Scope::Whole, old) != digest::digest(kind, Scope::Whole, new)
 }

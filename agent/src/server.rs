@@ -7,10 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use prometheus::Registry;
 use tiphys_shared::kube::backend::{Backend, Done};
-use tiphys_shared::kube::informer::{Change, Informer, Scope, Stores};
-use tiphys_shared::kube::kinds;
+use tiphys_shared::kube::informer::{Change, Stores};
 use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
-use tiphys_shared::model::{Kind, Mode};
+use tiphys_shared::model::Mode;
 use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::protocol::ownership::Policy;
 use tiphys_shared::protocol::resync::cache::{Cache, Trees};
@@ -130,26 +129,9 @@ impl<L: Link> Agent<L> {
         let tasks = TaskTracker::new();
         let stop = cancel.child_token();
         // Applications may be in many namespaces only if they keep theirs.
-        let everywhere = config.destination_based_mapping;
-        let informer = |kind, everywhere: bool, labels: Option<String>, fields: Option<String>| {
-            let namespace = (!everywhere).then(|| config.namespace.clone());
-            Informer::new(&config.client, Scope { kind, namespace, labels, fields })
-        };
-        let selector = config.label_selector.clone();
-        let secrets = kinds::repository_selector(selector.as_deref());
-        let keys = kinds::gpg_keys_field_selector();
-        let informers = [
-            informer(Kind::GpgKey, false, selector.clone(), Some(keys)),
-            informer(Kind::AppProject, false, selector.clone(), None),
-            informer(Kind::Repository, false, Some(secrets), None),
-            informer(Kind::Application, everywhere, selector, None),
-        ];
-        let stores = Stores {
-            gpg_keys: informers[0].store(),
-            projects: informers[1].store(),
-            repositories: informers[2].store(),
-            applications: informers[3].store(),
-        };
+        let applications = (!config.destination_based_mapping).then_some(config.namespace.as_str());
+        let labels = config.label_selector.as_deref();
+        let (stores, informers) = Stores::watch(&config.client, &config.namespace, applications, labels);
         let rules = Rules {
             scope: digest::Scope::Spec,
             policy: config.policy,

@@ -10,8 +10,7 @@ use futures::Stream;
 use prometheus::Registry;
 use tiphys_proto::event_stream::Event as WireEvent;
 use tiphys_shared::kube::backend::{Backend, Done};
-use tiphys_shared::kube::informer::{Informer, Scope, Stores};
-use tiphys_shared::kube::kinds;
+use tiphys_shared::kube::informer::Stores;
 use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
 use tiphys_shared::model::feature::Features;
 use tiphys_shared::model::{Kind, Mode};
@@ -99,24 +98,8 @@ impl ControlPlane {
     ) -> Result<Option<Arc<Self>>, Error> {
         let metrics = Arc::new(Metrics::new(&config.registry)?);
         let principal_uid = identity::ensure(&config.client, &config.namespace).await?;
-        let informer = |kind, namespace: Option<&str>, labels: Option<String>, fields: Option<String>| {
-            let namespace = namespace.map(str::to_owned);
-            Informer::new(&config.client, Scope { kind, namespace, labels, fields })
-        };
-        let (own, labels) = (Some(config.namespace.as_str()), config.label_selector.clone());
-        let secrets = kinds::repository_selector(labels.as_deref());
-        let informers = [
-            informer(Kind::GpgKey, own, labels.clone(), Some(kinds::gpg_keys_field_selector())),
-            informer(Kind::AppProject, own, labels.clone(), None),
-            informer(Kind::Repository, own, Some(secrets), None),
-            informer(Kind::Application, None, labels, None),
-        ];
-        let stores = Stores {
-            gpg_keys: informers[0].store(),
-            projects: informers[1].store(),
-            repositories: informers[2].store(),
-            applications: informers[3].store(),
-        };
+        let (stores, informers) =
+            Stores::watch(&config.client, &config.namespace, None, config.label_selector.as_deref());
         let rules = Rules {
             scope: digest::Scope::Whole,
             // What is shown of an agent is a view: a new life of its original takes it over.

@@ -13,7 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::Deserialize as _;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tiphys_shared::kube::backend::Error;
 use tiphys_shared::model::cluster::Counts;
@@ -68,7 +67,7 @@ impl AgentSide {
                 self.counts(document)
             }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
-                self.document(document, |query: Query| self.outbound.answer(&self.agent, &query))
+                Outcome::of_document(document, |query: Query| self.outbound.answer(&self.agent, &query))
             }
             _ => match self.agent.mode {
                 Mode::Managed => self.managed(event).await,
@@ -88,16 +87,6 @@ impl AgentSide {
             }
             Ok(_) => Outcome::Refused("a number of things is less than none".to_owned()),
             Err(error) => Outcome::Refused(format!("not figures about a cluster: {error}")),
-        }
-    }
-
-    fn document<T: DeserializeOwned>(&self, document: &Value, then: impl FnOnce(T)) -> Outcome {
-        match T::deserialize(document) {
-            Ok(read) => {
-                then(read);
-                Outcome::Done
-            }
-            Err(error) => Outcome::Refused(format!("not a comparison that this version knows: {error}")),
         }
     }
 

@@ -20,7 +20,7 @@ impl AgentSide {
             }
             (Target::Application, EventKind::Error, Payload::Failure(failure)) => self.failed(failure).await,
             (Target::ResourceResync, EventKind::ResyncReport, Payload::Document(document)) => {
-                self.document(document, |report: Report| self.outbound.judge(&self.agent, &report))
+                Outcome::of_document(document, |report: Report| self.outbound.judge(&self.agent, &report))
             }
             (Target::ResourceResync, _, Payload::SyncedResourceList(list)) => {
                 self.outbound.compare_set(&self.agent, list);

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::Done;
+use super::kinds;
 use crate::model::object::ObjectExt as _;
 use crate::model::{Kind, Object, ResourceKey};
 
@@ -162,6 +163,34 @@ pub struct Stores {
 }
 
 impl Stores {
+    /// The informers of everything that is synchronised, and the copies that they keep. `namespace` is Argo CD's;
+    /// `applications` that of Applications, none for all; `labels` the user's selector.
+    pub fn watch(
+        client: &kube::Client,
+        namespace: &str,
+        applications: Option<&str>,
+        labels: Option<&str>,
+    ) -> (Self, [Informer; 4]) {
+        let informer = |kind, namespace: Option<&str>, labels: Option<String>, fields: Option<String>| {
+            Informer::new(client, Scope { kind, namespace: namespace.map(str::to_owned), labels, fields })
+        };
+        let (own, labels) = (Some(namespace), labels.map(str::to_owned));
+        let secrets = kinds::repository_selector(labels.as_deref());
+        let informers = [
+            informer(Kind::GpgKey, own, labels.clone(), Some(kinds::gpg_keys_field_selector())),
+            informer(Kind::AppProject, own, labels.clone(), None),
+            informer(Kind::Repository, own, Some(secrets), None),
+            informer(Kind::Application, applications, labels, None),
+        ];
+        let stores = Self {
+            gpg_keys: informers[0].store(),
+            projects: informers[1].store(),
+            repositories: informers[2].store(),
+            applications: informers[3].store(),
+        };
+        (stores, informers)
+    }
+
     /// The copies of one kind.
     pub fn of(&self, kind: Kind) -> &Store {
         match kind {

@@ -12,6 +12,8 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
 use parking_lot::Mutex;
 use prost::Message as _;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tiphys_proto::event_stream::Event as WireEvent;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
@@ -94,6 +96,19 @@ pub enum Outcome {
     Refused(String),
     /// It could not be handled now. Not acknowledged: the peer will say it again.
     Later(String),
+}
+
+impl Outcome {
+    /// Reads a message of a comparison and does something with it; refuses what is not one.
+    pub fn of_document<T: DeserializeOwned>(document: &Value, then: impl FnOnce(T)) -> Self {
+        match T::deserialize(document) {
+            Ok(read) => {
+                then(read);
+                Self::Done
+            }
+            Err(error) => Self::Refused(format!("not a comparison that this version knows: {error}")),
+        }
+    }
 }
 
 /// What the pump asks of the side that it works for.
