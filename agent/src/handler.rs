@@ -80,7 +80,7 @@ impl ClusterSide {
         if let (Outcome::Done, Some(request)) = (&outcome, request)
             && let Ok(key) = self.key(Kind::Application, object)
         {
-            self.report_end(key, request);
+            self.report_end(&key, request);
         }
         outcome
     }
@@ -144,15 +144,15 @@ impl ClusterSide {
     }
 
     /// Tells how an Application stands whose last operation was this one, if it is over.
-    fn report_end(&self, key: ResourceKey, request: &str) {
+    fn report_end(&self, key: &ResourceKey, request: &str) {
         let is_over = |application: &Object| {
             application.field("operation").is_none()
                 && application.annotation(annotation::OPERATION_TAKEN) == Some(request)
         };
-        if let Some(application) = self.outbound.reconciler.stores.applications.get(&key)
+        if let Some(application) = self.outbound.reconciler.stores.applications.get(key)
             && is_over(&application)
         {
-            self.outbound.outbox.fill(|outbox| outbox.put(key, Outgoing::Object(application), false));
+            self.outbound.put(key.kind, &application, false);
         }
     }
 

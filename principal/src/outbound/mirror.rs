@@ -73,8 +73,8 @@ impl Outbound {
                 if old.is_some() { Verb::Updated } else { Verb::Created }
             }
             Change::Gone(last) => {
-                let wanted = self.reconciler.mirror.lock().forget_absent(&key).is_none();
-                if wanted && self.reconciler.decide(&key, None) != Decision::Nothing {
+                let wanted = self.reconciler.mirror.lock().forget_absent(&key, &last.origin());
+                if !wanted && self.reconciler.decide(&key, None) != Decision::Nothing {
                     tracing::info!(%key, "was deleted here without its agent's word; it comes back");
                     self.reconciler.mark(key, Cause::Deleted(last.origin()));
                 }

@@ -18,7 +18,7 @@ use super::informer::Stores;
 use crate::model::object::ObjectExt as _;
 use crate::model::{Kind, Object, ResourceKey, SourceUid};
 use crate::process::options::NamePattern;
-use crate::protocol::mirror::Mirror;
+use crate::protocol::mirror::{Mirror, Wanted};
 use crate::protocol::ownership::{self, AdoptionPolicy, Decision, Policy};
 use crate::protocol::resync::digest::Scope;
 
@@ -113,7 +113,7 @@ impl Reconciler {
 
     /// What is to be done about the resource as it is in `existing`.
     pub fn decide(&self, key: &ResourceKey, existing: Option<&Object>) -> Decision {
-        let wanted = self.mirror.lock().get(key).cloned();
+        let wanted = self.mirror.lock().wanted_of(key, existing);
         ownership::decide(key.kind, self.rules.scope, existing, wanted.as_ref(), self.policy(key.kind))
     }
 
@@ -169,6 +169,14 @@ impl Reconciler {
         self.in_turn(key, self.write(key, decide)).await
     }
 
+    /// Whether a copy of this life is here, by the API server's own word: the store may be behind.
+    ///
+    /// # Errors
+    /// As [`Backend::get`].
+    pub async fn holds(&self, key: &ResourceKey, life: &SourceUid) -> Result<bool, Error> {
+        Ok(self.backend.get(key).await?.is_some_and(|object| object.source_uid().as_ref() == Some(life)))
+    }
+
     async fn in_turn<T>(&self, key: &ResourceKey, act: impl Future<Output = T>) -> T {
         let turn = Arc::clone(self.busy.lock().entry(key.clone()).or_default());
         let outcome = {
@@ -219,6 +227,23 @@ impl Reconciler {
         self.marked.notify_one();
     }
 
+    /// Marks what is wanted and not here: it may have come and gone while no watch was up.
+    fn mark_missing(&self) {
+        let missing: Vec<ResourceKey> = {
+            let mirror = self.mirror.lock();
+            let wanted = mirror.all().filter(|(_, wanted)| matches!(wanted, Wanted::Present(_)));
+            wanted
+                .map(|(key, _)| key)
+                .filter(|key| self.stores.of(key.kind).get(key).is_none())
+                .cloned()
+                .collect()
+        };
+        let mut dirty = self.dirty.lock();
+        for key in missing {
+            dirty.entry(key).or_insert(Cause::Changed);
+        }
+    }
+
     async fn mend_one(&self, key: &ResourceKey, cause: &Cause) -> Result<Done, Error> {
         self.act(key, |existing| match (self.decide(key, existing), cause, &self.rules.on_return) {
             (Decision::Create(mut object), Cause::Deleted(life), Some(operation))
@@ -252,6 +277,7 @@ impl Reconciler {
                     }
                 },
                 () = self.marked.notified(), if running.len() < WORKERS => {}
+                () = self.stores.relisted.notified() => self.mark_missing(),
                 () = tokio::time::sleep(PAUSE), if !failed.is_empty() => {
                     let mut dirty = self.dirty.lock();
                     for (key, cause) in failed.drain(..) {
