@@ -134,15 +134,11 @@ impl Mirror {
         self.wanted.retain(|key, wanted| !is_theirs(key, wanted));
     }
 
-    /// A copy of this life is gone. Returns whether that was wanted.
+    /// A copy of this life is gone. Returns whether that was what the owner waits for.
     pub fn forget_absent(&mut self, key: &ResourceKey, life: &SourceUid) -> bool {
         match self.wanted.get(key) {
-            Some(Wanted::Absent(absent)) => {
-                if absent == life {
-                    self.wanted.remove(key);
-                }
-                true
-            }
+            Some(Wanted::Absent(absent)) if absent == life => self.wanted.remove(key).is_some(),
+            Some(Wanted::Absent(_)) => false,
             Some(Wanted::Present(_)) => false,
             None => self.tombstones.contains(life),
         }
@@ -223,7 +219,7 @@ mod tests {
         mirror.end(&key(), &second);
         // The watch is behind: it shows the first, then its end, then the second.
         assert_eq!(mirror.wanted_of(&key(), Some(&copy("1"))), Some(Wanted::Absent(first.clone())));
-        assert!(mirror.forget_absent(&key(), &first));
+        assert!(!mirror.forget_absent(&key(), &first));
         assert_eq!(mirror.wanted_of(&key(), Some(&copy("2"))), Some(Wanted::Absent(second.clone())));
         assert!(mirror.forget_absent(&key(), &second));
         assert_eq!(mirror.get(&key()), None);
