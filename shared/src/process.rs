@@ -7,3 +7,4 @@ pub mod metrics;
 pub mod options;
 pub mod readiness;
 pub mod telemetry;
+pub mod worklist;

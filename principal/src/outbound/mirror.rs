@@ -40,7 +40,7 @@ impl Outbound {
         if !matches!(kind, Kind::Application | Kind::AppProject) {
             return false;
         }
-        // Known as one, unless its agent has become a managed one since.
+        // Known as one, until its agent comes as a managed one.
         if self.reconciler.mirror.lock().get(&object.key(kind)).is_some() {
             return true;
         }
