@@ -25,6 +25,7 @@ use tiphys_shared::protocol::outbox::{Item, Key};
 use tiphys_shared::protocol::ownership::Decision;
 use tiphys_shared::protocol::resync::exchange::Query;
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
+use tokio::time::Instant;
 
 use crate::agents::Agent;
 use crate::cluster_view::ClusterView;
@@ -98,36 +99,34 @@ impl AgentSide {
         incoming: &Object,
         decide: impl Fn(Option<&Object>, bool) -> Decision + Send + Sync,
     ) -> Outcome {
-        let pending = || self.agent.outbox.read(|outbox| outbox.is_pending(key));
-        // What the watch has yet to tell of is not even on its way to the agent.
+        // What the watch has yet to tell of is not even on its way to the agent, whose next word will be about it.
         let unheard = |existing: Option<&Object>| {
             status::shows_untold(existing, self.outbound.stores.applications.get(key).as_deref())
         };
-        // The acknowledgement may come while the decision is carried out.
-        let kept = AtomicBool::new(false);
+        // The acknowledgement may come, and another request, while the decision is carried out.
+        let pending = AtomicBool::new(false);
         let decided = |existing: Option<&Object>| {
-            let keep = unheard(existing) || pending();
-            kept.store(keep, Ordering::Relaxed);
-            decide(existing, keep)
+            pending.store(self.agent.outbox.read(|outbox| outbox.is_pending(key)), Ordering::Relaxed);
+            decide(existing, pending.load(Ordering::Relaxed) || unheard(existing))
         };
-        let outcome = self.reconcile(key, decided).await;
-        let shown = self.outbound.stores.applications.get(key);
-        if outcome == Outcome::Done
-            && kept.load(Ordering::Relaxed)
-            && status::shows_request(shown.as_deref(), incoming)
-        {
-            let ours = self.features.has(Feature::Resync);
-            let patience = if ours { PATIENCE } else { SHORT_PATIENCE };
-            if tokio::time::timeout(patience, self.agent.outbox.settled(key)).await.is_err() {
+        let ours = self.features.has(Feature::Resync);
+        let until = Instant::now() + if ours { PATIENCE } else { SHORT_PATIENCE };
+        loop {
+            let outcome = self.reconcile(key, decided).await;
+            let shown = self.outbound.stores.applications.get(key);
+            let is_last_word =
+                !pending.load(Ordering::Relaxed) || !status::shows_request(shown.as_deref(), incoming);
+            if outcome != Outcome::Done || is_last_word {
+                return outcome;
+            }
+            if tokio::time::timeout_at(until, self.agent.outbox.settled(key)).await.is_err() {
                 // A Go agent may never acknowledge it, and shall not be held up for that.
                 if !ours {
                     return outcome;
                 }
                 return Outcome::Later("the agent has not acknowledged what it was told before".to_owned());
             }
-            return self.reconcile(key, |existing| decide(existing, unheard(existing))).await;
         }
-        outcome
     }
 
     async fn reconcile(&self, key: &ResourceKey, decide: impl Fn(Option<&Object>) -> Decision) -> Outcome {
