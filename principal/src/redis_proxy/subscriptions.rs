@@ -183,8 +183,8 @@ impl Followed {
             let failure = match self.subscribe(&agent).await {
                 Err(failure) => failure,
                 Ok(subscription) => {
-                    // What was published meanwhile is not known.
-                    if std::mem::replace(&mut missed, true) {
+                    // What was published meanwhile is not known; our own agents tell so themselves when they begin.
+                    if std::mem::replace(&mut missed, true) || !agent.is_tiphys() {
                         self.news.add(&self.channel);
                     }
                     if std::mem::take(&mut told) {

@@ -12,8 +12,10 @@ fn written(words: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
+type Shown = Vec<Vec<Vec<u8>>>;
+
 /// What comes of bytes that arrive in pieces of these sizes: all bytes as they were taken, and each command that was shown.
-fn cut(bytes: &[u8], pieces: &[usize]) -> Result<(Vec<u8>, Vec<Vec<Vec<u8>>>), Malformed> {
+fn cut(bytes: &[u8], pieces: &[usize]) -> Result<(Vec<u8>, Shown), Malformed> {
     let mut commands = Commands::default();
     let (mut arrived, mut taken, mut shown) = (Vec::new(), Vec::new(), Vec::new());
     let mut rest = bytes;
