@@ -20,6 +20,7 @@ use tiphys_shared::protocol::resync::exchange::{Query, Report};
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
 
 use crate::outbound::Outbound;
+use crate::redis_proxy::RedisProxy;
 
 /// How long a write is tried before the principal is left to say it again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +31,8 @@ pub(crate) struct ClusterSide {
     pub(crate) outbound: Arc<Outbound>,
     /// Mean pause between two comparisons with a Tiphys principal.
     pub(crate) resync_interval: Option<Duration>,
+    /// What the principal may read of this cluster's Redis.
+    pub(crate) redis_proxy: RedisProxy,
 }
 
 /// Events of one lane are handled in order.
@@ -57,6 +60,10 @@ impl ClusterSide {
             }
             (Target::Application, EventKind::TerminateOperation, Payload::Object(object)) => {
                 self.stop(object).await
+            }
+            (Target::Redis, EventKind::RedisRequest, Payload::RedisRequest(request)) => {
+                self.redis_proxy.take(request.clone());
+                Outcome::Done
             }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
                 Outcome::of_document(document, |query: Query| self.outbound.answer(&query))

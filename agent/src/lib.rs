@@ -17,6 +17,7 @@ mod namespaces;
 pub mod options;
 mod outbound;
 mod pace;
+mod redis_proxy;
 mod server;
 pub mod setup;
 

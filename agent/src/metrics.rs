@@ -20,6 +20,9 @@ pub(crate) struct Metrics {
     pub(crate) errors: IntCounterVec,
     pub(crate) resync_rounds: IntCounter,
     pub(crate) resync_repaired: IntCounter,
+    pub(crate) redis_proxy_requests: IntCounterVec,
+    pub(crate) redis_proxy_errors: IntCounterVec,
+    pub(crate) redis_proxy_subscriptions: IntGauge,
     events_received: IntCounter,
     processing_time: HistogramVec,
     propagation_latency: HistogramVec,
@@ -78,6 +81,23 @@ impl Metrics {
             resync_repaired: counter(
                 "tiphys_agent_resync_repaired_total",
                 "Number of resources that a comparison found to differ at the principal, and that were sent again",
+            )?,
+            redis_proxy_requests: counters(
+                "argocd_agent_redis_proxy_requests_total",
+                "Number of commands for this cluster's Redis that the principal passed on",
+                &["command"],
+            )?,
+            redis_proxy_errors: counters(
+                "argocd_agent_redis_proxy_errors_total",
+                "Number of these commands that were not carried out",
+                &["command"],
+            )?,
+            redis_proxy_subscriptions: register(
+                registry,
+                IntGauge::new(
+                    "tiphys_agent_redis_proxy_subscriptions",
+                    "Number of subscriptions of the principal to this cluster's Redis",
+                )?,
             )?,
             events_received: counter(
                 "agent_events_received",

@@ -34,7 +34,7 @@ use crate::namespaces::Namespaces;
 use crate::pace::Pace;
 
 /// What every agent calls itself, as upstream has it. The principal knows agents by their credentials alone.
-const SOURCE: &str = "agent://agent-managed";
+pub(crate) const SOURCE: &str = "agent://agent-managed";
 /// The kinds that an autonomous cluster shows to the control plane.
 const SHOWN: [Kind; 2] = [Kind::AppProject, Kind::Application];
 
@@ -555,6 +555,6 @@ fn shows_news(old: Option<&Object>, new: &Object) -> bool {
 }
 
 /// Whether an autonomous cluster shows this to the control plane.
-fn shows(kind: Kind, object: &Object) -> bool {
+pub(crate) fn shows(kind: Kind, object: &Object) -> bool {
     SHOWN.contains(&kind) && object.label(label::IGNORE_SYNC) != Some("true")
 }

@@ -14,6 +14,7 @@ use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::protocol::ownership::Policy;
 use tiphys_shared::protocol::resync::cache::{Cache, Trees};
 use tiphys_shared::protocol::resync::digest;
+use tiphys_shared::redis;
 use tiphys_shared::wire::pump::SharedOutbox;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
+use crate::redis_proxy::RedisProxy;
 
 /// How long tasks get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -57,6 +59,8 @@ pub struct Config {
     pub buffer_interval: Option<Duration>,
     /// Where this cluster's Argo CD has counted what is here, if the control plane is to know.
     pub cluster_cache: Option<ClusterCacheConfig>,
+    /// The Redis of this cluster's Argo CD, if the control plane may read there what is kept of its Applications.
+    pub redis: Option<redis::Config>,
     /// Pause between signs of life.
     pub heartbeat: Option<Duration>,
     /// Where metrics are registered.
@@ -202,7 +206,9 @@ impl<L: Link> Agent<L> {
                     let (outbound, connected) = (Arc::clone(&outbound), connected.subscribe());
                     tasks.spawn(cluster_cache::run(cache, outbound, connected, stop.clone()));
                 }
-                let side = Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval });
+                let redis_proxy = RedisProxy::start(config.redis, &outbound, &tasks, &stop);
+                let side =
+                    Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval, redis_proxy });
                 tasks.spawn(connection::count(metrics, stores, stop.clone()));
                 kept = connection::keep(link, side, config.heartbeat, connected, cancel.clone()).await;
             }

@@ -9,7 +9,10 @@ use parking_lot::Mutex;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::redis_proxy::remote::Awaited;
 
 /// One agent that has connected since this process started. Its outbox outlives its sessions.
 #[derive(Debug)]
@@ -25,6 +28,8 @@ pub(crate) struct Agent {
     tiphys: AtomicBool,
     /// What it was last compared with.
     pub(crate) trees: Trees,
+    /// What is awaited of its cluster's Redis.
+    pub(crate) redis: Awaited,
     session: Mutex<Session>,
 }
 
@@ -42,6 +47,11 @@ impl Agent {
     /// Since when it is connected; none if it is not.
     pub(crate) fn connected_since(&self) -> Option<Timestamp> {
         self.session.lock().live.as_ref().map(|live| live.since)
+    }
+
+    /// Cancelled when the present connection ends; none if it is not connected.
+    pub(crate) fn session_token(&self) -> Option<CancellationToken> {
+        self.session.lock().live.as_ref().map(|live| live.cancel.clone())
     }
 
     /// Whether it is of ours, by its last connection.
@@ -93,6 +103,8 @@ impl SessionHandle {
     pub(crate) fn end(self) -> bool {
         let mut session = self.agent.session.lock();
         let newest = session.generation == self.generation;
+        // Whoever still waits for an answer on it waits in vain.
+        self.cancel.cancel();
         if newest {
             session.live = None;
         }
@@ -117,6 +129,7 @@ pub struct AgentStatus {
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     agents: Mutex<BTreeMap<AgentName, Arc<Agent>>>,
+    moves: watch::Sender<u64>,
 }
 
 impl Agents {
@@ -126,6 +139,16 @@ impl Agents {
 
     pub(crate) fn all(&self) -> Vec<Arc<Agent>> {
         self.agents.lock().values().cloned().collect()
+    }
+
+    /// Changes when an agent has come or gone, or an Application may belong to another agent than before.
+    pub(crate) fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
+    }
+
+    /// An agent has come or gone, or an Application may belong to another agent.
+    pub(crate) fn note_move(&self) {
+        self.moves.send_modify(|moves| *moves = moves.wrapping_add(1));
     }
 
     /// The agents of one mode.
@@ -174,6 +197,7 @@ impl Agents {
                         asked: AtomicBool::new(false),
                         tiphys: AtomicBool::new(false),
                         trees: Trees::default(),
+                        redis: Awaited::default(),
                         session: Mutex::default(),
                     });
                     agents.insert(name.clone(), Arc::clone(&fresh));
@@ -190,6 +214,7 @@ impl Agents {
             older.cancel.cancel();
         }
         drop(session);
+        self.note_move();
         SessionHandle { agent, cancel, since: now, is_first: generation == 1, generation }
     }
 }

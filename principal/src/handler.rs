@@ -67,6 +67,7 @@ impl AgentSide {
             (Target::ClusterCacheInfo, EventKind::ClusterCacheInfoUpdate, Payload::Document(document)) => {
                 self.counts(document)
             }
+            (Target::Redis, EventKind::RedisResponse, _) => Outcome::Done,
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
                 Outcome::of_document(document, |query: Query| self.outbound.answer(&self.agent, &query))
             }
@@ -168,7 +169,13 @@ impl Side for AgentSide {
         }
     }
 
-    async fn handle(&self, event: Event) -> Outcome {
+    async fn handle(&self, mut event: Event) -> Outcome {
+        // It may be large, and is not copied.
+        if matches!(event.payload, Payload::RedisResponse(_))
+            && let Payload::RedisResponse(response) = std::mem::replace(&mut event.payload, Payload::Empty)
+        {
+            self.agent.redis.take(response);
+        }
         let began = tokio::time::Instant::now();
         let outcome = self.dispatch(&event).await;
         let status = match &outcome {

@@ -17,6 +17,7 @@ mod identity;
 mod metrics;
 pub mod options;
 mod outbound;
+mod redis_proxy;
 mod requests;
 mod server;
 pub mod setup;
@@ -26,6 +27,7 @@ use std::net::SocketAddr;
 pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
+pub use redis_proxy::RedisProxyConfig;
 pub use server::{Bound, Config, Handle, bind};
 
 /// Why a principal cannot start, or cannot go on.
@@ -36,6 +38,17 @@ pub enum Error {
         "cannot listen on {address}: {source}; stop what uses the port, or choose another with --listen-port"
     )]
     Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The port of the Redis proxy cannot be had.
+    #[error(
+        "cannot listen on {address}: {source}; stop what uses the port, choose another with --redis-proxy-port, or turn the \
+         Redis proxy off with --disable-redis-proxy"
+    )]
+    BindRedisProxy {
         /// The address.
         address: SocketAddr,
         /// What the system says.

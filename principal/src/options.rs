@@ -17,8 +17,11 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
 mod authentication;
 mod compatibility;
+mod redis_proxy;
 
 use compatibility::Compatibility;
+pub use redis_proxy::RedisProxy;
+use redis_proxy::RedisProxyOptions;
 
 /// The principal's options as they are given.
 #[derive(Debug, Clone, Args)]
@@ -35,6 +38,8 @@ pub struct Options {
     kubernetes: KubernetesOptions,
     #[command(flatten)]
     redis: RedisOptions,
+    #[command(flatten)]
+    redis_proxy: RedisProxyOptions,
     #[command(flatten)]
     logging: LoggingOptions,
     #[command(flatten)]
@@ -178,9 +183,9 @@ struct KubernetesOptions {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Redis of Argo CD, for its view of clusters")]
+#[command(next_help_heading = "Redis of Argo CD")]
 struct RedisOptions {
-    /// Address of the control plane's Redis; none leaves the view of clusters alone
+    /// Address of the control plane's Redis; none leaves the view of clusters alone, and there is no Redis proxy
     #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_SERVER_ADDRESS", value_name = "HOST:PORT")]
     #[arg(default_value = "argocd-redis:6379")]
     redis_server_address: String,
@@ -198,7 +203,7 @@ struct RedisOptions {
         default_value = "gzip"
     )]
     redis_compression_type: Compression,
-    /// Use TLS towards Redis
+    /// Use TLS towards Redis, and at the Redis proxy
     #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_TLS_ENABLED", action = ArgAction::Set, default_value = "false")]
     redis_tls_enabled: bool,
     /// File with the CA of Redis, instead of the Secret
@@ -273,6 +278,8 @@ pub struct Settings {
     pub redis: Option<redis::Access>,
     /// How Argo CD packs what it keeps there.
     pub redis_compression: Compression,
+    /// How Argo CD reaches what clusters keep in their Redis, if at all.
+    pub redis_proxy: Option<RedisProxy>,
     /// What to log and how.
     pub logging: Logging,
     /// Lines for the log about options that are accepted without effect, deprecated or insecure.
@@ -349,6 +356,15 @@ impl Options {
         let namespace_creation = problems.absorb(self.kubernetes.namespace_creation());
         let kubernetes = problems.absorb(self.kubernetes.check());
         let redis = problems.absorb(self.redis.check(&mut notices));
+        let policy = match &transport {
+            Some(Transport::Tls { policy, .. }) => policy.clone(),
+            Some(Transport::Plaintext) | None => Policy::default(),
+        };
+        // Without a Redis there is nothing that a proxy could stand before.
+        let redis_proxy = match &redis {
+            Some(None) => Some(None),
+            _ => problems.absorb(self.redis_proxy.check(self.redis.redis_tls_enabled, policy)),
+        };
         if self.server.grpc_max_message_size < 4096 {
             problems.add(
                 format!(
@@ -358,7 +374,8 @@ impl Options {
                 "give at least 4096; the default is 209715200",
             );
         }
-        problems.0.extend(self.server.check_ports());
+        let redis_proxy_port = redis_proxy.as_ref().and_then(|proxy| Some(proxy.as_ref()?.listen.port));
+        problems.0.extend(self.server.check_ports(redis_proxy_port));
 
         let (
             Some(logging),
@@ -368,6 +385,7 @@ impl Options {
             Some(kubernetes),
             Some(namespace_creation),
             Some(redis),
+            Some(redis_proxy),
             true,
         ) = (
             logging,
@@ -377,6 +395,7 @@ impl Options {
             kubernetes,
             namespace_creation,
             redis,
+            redis_proxy,
             problems.is_empty(),
         )
         else {
@@ -409,6 +428,7 @@ impl Options {
             label_selector: filled(self.kubernetes.label_selector),
             redis,
             redis_compression: self.redis.redis_compression_type,
+            redis_proxy,
             logging,
             notices,
         })
@@ -416,11 +436,12 @@ impl Options {
 }
 
 impl ServerOptions {
-    fn check_ports(&self) -> Vec<Problem> {
+    fn check_ports(&self, redis_proxy_port: Option<u16>) -> Vec<Problem> {
         let ports = [
             ("--listen-port", self.listen_port),
             ("--metrics-port", self.metrics_port),
             ("--healthz-port", self.healthz_port),
+            ("--redis-proxy-port", redis_proxy_port.unwrap_or_default()),
         ];
         let mut problems = Vec::new();
         for (index, (name, port)) in ports.iter().enumerate() {

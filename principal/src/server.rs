@@ -26,6 +26,7 @@ use crate::grpc::event_stream::EventStreamService;
 use crate::grpc::gate::Gate;
 use crate::grpc::version::VersionService;
 use crate::metrics::Metrics;
+use crate::redis_proxy::{RedisProxy, RedisProxyConfig};
 
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -46,6 +47,8 @@ pub struct Config {
     pub client_cert_subject_match: bool,
     /// Issues and checks tokens.
     pub issuer: Issuer,
+    /// Where Argo CD finds what clusters keep in their Redis, if it is to.
+    pub redis_proxy: Option<RedisProxyConfig>,
 }
 
 /// A principal that listens but does not serve yet.
@@ -53,6 +56,7 @@ pub struct Bound {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
+    redis_proxy: Option<RedisProxy>,
     agents: Arc<Agents>,
     ready: watch::Sender<bool>,
 }
@@ -76,21 +80,37 @@ impl Handle {
     }
 }
 
-/// Binds the gRPC port.
+/// Binds the ports.
 ///
 /// # Errors
-/// [`Error::Bind`] if the port cannot be had.
-pub async fn bind(config: Config) -> Result<Bound, Error> {
+/// [`Error`] if one cannot be had.
+pub async fn bind(mut config: Config) -> Result<Bound, Error> {
+    let redis_proxy = match config.redis_proxy.take() {
+        Some(config) => Some(RedisProxy::bind(config).await?),
+        None => None,
+    };
     let wrap = |source| Error::Bind { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(wrap)?;
     let address = listener.local_addr().map_err(wrap)?;
-    Ok(Bound { config, listener, address, agents: Arc::default(), ready: watch::channel(false).0 })
+    Ok(Bound {
+        config,
+        listener,
+        address,
+        redis_proxy,
+        agents: Arc::default(),
+        ready: watch::channel(false).0,
+    })
 }
 
 impl Bound {
     /// Where agents connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where Argo CD reaches the Redis proxy, if there is one.
+    pub fn redis_proxy_address(&self) -> Option<SocketAddr> {
+        self.redis_proxy.as_ref().map(|proxy| proxy.address)
     }
 
     /// A way to look at this principal while it runs.
@@ -106,7 +126,7 @@ impl Bound {
     /// # Errors
     /// [`Error`] if it cannot go on.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
-        let Self { config, listener, address, agents, ready } = self;
+        let Self { config, listener, address, redis_proxy, agents, ready } = self;
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
         let namespace = config.control_plane.namespace.clone();
@@ -120,6 +140,9 @@ impl Bound {
         let Some(control_plane) = started.await? else { return Ok(()) };
         let metrics = Arc::clone(&control_plane.metrics);
 
+        if let Some(proxy) = redis_proxy {
+            tasks.spawn(proxy.run(control_plane.router(), Arc::clone(&metrics), watching.clone()));
+        }
         let gate = Gate {
             issuer: config.issuer.clone(),
             rule: config.auth.clone(),

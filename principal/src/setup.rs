@@ -14,8 +14,8 @@ use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTl
 use tiphys_shared::security::token::Issuer;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Identity, Roots, Settings, TokenKey, Transport};
-use crate::{ClusterViewConfig, Config, ControlPlaneConfig};
+use crate::options::{Identity, RedisProxy, Roots, Settings, TokenKey, Transport};
+use crate::{ClusterViewConfig, Config, ControlPlaneConfig, RedisProxyConfig};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -67,8 +67,15 @@ pub async fn prepare(
             redis.map(|redis| Some(ClusterViewConfig { redis, compression }))
         }
     };
-    let (Some(tls), Some(issuer), Some(passwords), Some(listen), Some(cluster_view)) =
-        (tls, issuer, passwords, listen, cluster_view)
+    let redis_proxy = match (&settings.redis_proxy, &cluster_view) {
+        (Some(proxy), Some(Some(view))) => {
+            problems.keep(redis_proxy(proxy, view.redis.clone(), &reader, cancel).await).map(Some)
+        }
+        (_, None) => None,
+        _ => Some(None),
+    };
+    let (Some(tls), Some(issuer), Some(passwords), Some(listen), Some(cluster_view), Some(redis_proxy)) =
+        (tls, issuer, passwords, listen, cluster_view, redis_proxy)
     else {
         return Err(problems);
     };
@@ -91,7 +98,63 @@ pub async fn prepare(
         passwords,
         client_cert_subject_match: settings.match_certificate_subject,
         issuer,
+        redis_proxy,
     })
+}
+
+async fn redis_proxy(
+    proxy: &RedisProxy,
+    redis: redis::Config,
+    reader: &Reader,
+    cancel: &CancellationToken,
+) -> Result<RedisProxyConfig, Problem> {
+    let listen = proxy.listen.address().map_err(|error| {
+        Problem::new(
+            format!("cannot listen on {}: {error}", proxy.listen),
+            "turn the Redis proxy off with --disable-redis-proxy",
+        )
+    })?;
+    let tls = match &proxy.tls {
+        None => None,
+        Some((pair, policy)) => {
+            let (chain, key) = places(pair);
+            let places = Places { chain: Some(chain), key: Some(key), ca: None };
+            let material = reader.read_all(&places).await?;
+            let tls = ServerTls::new(&material, policy.clone()).map_err(|error| {
+                Problem::new(
+                    format!("the certificate of the redis proxy cannot be used: {error}"),
+                    "replace it with a matching pair, or turn the proxy off with --disable-redis-proxy",
+                )
+            })?;
+            keep_current(reader, places, material, &tls, cancel);
+            Some(tls)
+        }
+    };
+    Ok(RedisProxyConfig { listen, tls, redis })
+}
+
+/// Where the parts of a pair are.
+fn places(pair: &KeyPair) -> (Place, Place) {
+    match pair {
+        KeyPair::Files { certificate, key } => (Place::File(certificate.clone()), Place::File(key.clone())),
+        KeyPair::Secret(name) => (
+            Place::Secret { name: name.clone(), keys: CERTIFICATE },
+            Place::Secret { name: name.clone(), keys: PRIVATE_KEY },
+        ),
+    }
+}
+
+fn keep_current(
+    reader: &Reader,
+    places: Places,
+    material: Material,
+    tls: &ServerTls,
+    cancel: &CancellationToken,
+) {
+    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
+    tokio::spawn(async move {
+        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
+    });
 }
 
 async fn server_tls(
@@ -112,22 +175,13 @@ async fn server_tls(
         )
     };
     let (chain, key) = match identity {
-        Identity::Kept(KeyPair::Files { certificate, key }) => {
-            (Place::File(certificate.clone()), Place::File(key.clone()))
-        }
-        Identity::Kept(KeyPair::Secret(name)) => (
-            Place::Secret { name: name.clone(), keys: CERTIFICATE },
-            Place::Secret { name: name.clone(), keys: PRIVATE_KEY },
-        ),
+        Identity::Kept(pair) => places(pair),
         Identity::Generated => return generated(reader, &ca, policy).await,
     };
     let places = Places { chain: Some(chain), key: Some(key), ca: Some(ca) };
     let material = reader.read_all(&places).await?;
     let tls = ServerTls::new(&material, policy).map_err(unusable)?;
-    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
-    tokio::spawn(async move {
-        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
-    });
+    keep_current(reader, places, material, &tls, cancel);
     Ok(tls)
 }
 

@@ -2,10 +2,12 @@
 
 pub mod agent;
 pub mod argocd;
+pub mod cache_key;
 pub mod cluster;
 pub mod event;
 pub mod feature;
 pub mod object;
+pub mod redis;
 pub mod resource;
 
 pub use agent::{AgentName, Mode};

@@ -1,5 +1,6 @@
 //! How events travel.
 
 pub mod codec;
+pub mod express;
 pub mod pump;
 pub mod transport;

@@ -190,6 +190,7 @@ impl Stage {
             "--allowed-namespaces=edge-1",
             "--auth=mtls:subject:CN=([^,]+)",
             "--listen-port=0",
+            "--redis-proxy-port=0",
         ]);
         let line = principal.wait_for("principal listens");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -43,7 +43,7 @@ const fn row(
     Accepted { name, variable, default, kind, about, effect }
 }
 
-use Effect::{Ignored, Noticed, NoticedUnlessSet, Refused};
+use Effect::{Ignored, Noticed, Refused};
 
 #[rustfmt::skip]
 const TABLE: &[Accepted] = &[
@@ -83,16 +83,6 @@ const TABLE: &[Accepted] = &[
         Kind::Text, "Secret with the CA of the resource proxy's clients", Ignored),
     row("resource-proxy-ca-path", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_TLS_CA_PATH", "", Kind::Text,
         "File with the CA of the resource proxy's clients", Ignored),
-    row("disable-redis-proxy", "ARGOCD_PRINCIPAL_DISABLE_REDIS_PROXY", "false", Kind::Switch,
-        "Do not serve the clusters' Redis to Argo CD",
-        NoticedUnlessSet("the Redis proxy is not served by this version: resource trees of the clusters do not \
-                          show in Argo CD")),
-    row("redis-proxy-server-tls-cert", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_CERT_PATH", "", Kind::Text,
-        "File with the Redis proxy's certificate", Ignored),
-    row("redis-proxy-server-tls-key", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_KEY_PATH", "", Kind::Text,
-        "File with the Redis proxy's key", Ignored),
-    row("redis-proxy-server-tls-secret-name", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_SECRET_NAME",
-        "argocd-redis-proxy-tls", Kind::Text, "Secret with the Redis proxy's certificate", Ignored),
     row("enable-self-cluster-registration", "ARGOCD_PRINCIPAL_ENABLE_SELF_CLUSTER_REGISTRATION", "false",
         Kind::Switch, "Make a cluster Secret for every agent that logs in",
         Refused("leave out --enable-self-cluster-registration: cluster Secrets have to be made by hand yet")),

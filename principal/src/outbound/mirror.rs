@@ -36,7 +36,7 @@ impl Outbound {
 
     /// Whether this is shown, not owned: it has a source, and its agent is autonomous; or, of an agent that has not come yet
     /// since this process started, it is sealed.
-    pub(super) fn is_mirror(&self, kind: Kind, object: &Object) -> bool {
+    pub(crate) fn is_mirror(&self, kind: Kind, object: &Object) -> bool {
         if !matches!(kind, Kind::Application | Kind::AppProject) {
             return false;
         }

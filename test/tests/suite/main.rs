@@ -9,5 +9,7 @@ mod fleet;
 mod kube;
 mod managed;
 mod raw;
+mod redis_proxy;
+mod redis_server;
 mod simulation;
 mod symptoms;
