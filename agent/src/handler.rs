@@ -13,11 +13,12 @@ use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
+use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::mirror::Wanted;
 use tiphys_shared::protocol::outbox::{Item, Key};
 use tiphys_shared::protocol::ownership::{self, Decision};
 use tiphys_shared::protocol::resync::exchange::{Query, Report};
-use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
+use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
 
 use crate::outbound::Outbound;
 use crate::redis_proxy::RedisProxy;

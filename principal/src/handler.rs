@@ -21,10 +21,11 @@ use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
 use tiphys_shared::process::backoff;
+use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::outbox::{Item, Key};
 use tiphys_shared::protocol::ownership::Decision;
 use tiphys_shared::protocol::resync::exchange::Query;
-use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
+use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
 use tokio::time::Instant;
 
 use crate::agents::Agent;

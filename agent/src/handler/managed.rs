@@ -7,9 +7,10 @@ use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, SourceUid, Target};
+use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::mirror::{Mirror, Wanted};
 use tiphys_shared::protocol::ownership;
-use tiphys_shared::wire::pump::{Outcome, persist};
+use tiphys_shared::wire::pump::Outcome;
 
 use super::localise::localise;
 use super::{ClusterSide, PATIENCE, failed};
