@@ -3,6 +3,7 @@
 mod agent;
 mod completion;
 mod demo;
+mod kubeconfig;
 mod principal;
 #[cfg(test)]
 mod reference;
@@ -50,7 +51,8 @@ impl Program {
             .subcommand(version::command());
         match self {
             Self::Tiphys => {
-                root.after_help(ROOT_EXAMPLES).subcommand(demo::command()).subcommand(completion::command())
+                let root = root.after_help(ROOT_EXAMPLES).subcommand(demo::command());
+                root.subcommand(kubeconfig::command()).subcommand(completion::command())
             }
             Self::ArgocdAgent => root,
         }
@@ -62,6 +64,7 @@ Examples:
   tiphys demo                                     see it work, without Kubernetes
   tiphys principal --help                         what the control-plane side can be told
   tiphys agent --help                             what the cluster side can be told
+  tiphys kubeconfig --agent edge-1                kubectl on a cluster that only its agent reaches
   tiphys completion bash > ~/.local/share/bash-completion/completions/tiphys";
 
 /// Runs the command that was given. `root` is prepared, `given` leniently parsed.
@@ -74,6 +77,7 @@ pub(crate) fn run(program: Program, root: &Command, given: &ArgMatches) -> Resul
         "principal" => principal::run(command, given),
         "agent" => agent::run(command, given),
         "demo" => demo::run(command, given),
+        "kubeconfig" => kubeconfig::run(command, given),
         "completion" => completion::run(program.command(), given),
         _ => version::run(program.name(), command, given),
     }

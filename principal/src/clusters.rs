@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
+use tiphys_shared::kube::client;
 use tiphys_shared::model::AgentName;
 use tiphys_shared::model::argocd::label;
 use tiphys_shared::process::persist::persist;
@@ -42,7 +43,7 @@ impl Clusters {
     /// What Argo CD calls the cluster of an agent.
     pub(crate) async fn name_of(&self, agent: &AgentName) -> Option<String> {
         // What is shown under another name would stay so: a busy API server gets some time.
-        match persist(PATIENCE, is_transient, || self.of(agent)).await {
+        match persist(PATIENCE, client::may_pass, || self.of(agent)).await {
             Ok(cluster) => cluster.map(|cluster| cluster.name).filter(|name| !name.is_empty()),
             Err(error) => {
                 tracing::warn!(%agent, %error, "the agent's cluster secret cannot be read; its own name is used");
@@ -83,9 +84,4 @@ impl Cluster {
         let mut text = |key| data.remove(key).and_then(|value| String::from_utf8(value.0).ok());
         Self { name: text("name").unwrap_or_default(), server: text("server").unwrap_or_default() }
     }
-}
-
-/// Whether asking again may help: not where the answer is no.
-fn is_transient(error: &kube::Error) -> bool {
-    !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
 }

@@ -54,3 +54,8 @@ pub async fn connect(access: &Access) -> Result<Client, Error> {
     config.read_timeout = None;
     Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
 }
+
+/// Whether asking again may help: not where the answer is no.
+pub fn may_pass(error: &kube::Error) -> bool {
+    !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
+}

@@ -10,6 +10,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use tokio_util::sync::CancellationToken;
 
+use super::client;
 use super::informer::Pauses;
 use crate::process::options::Problem;
 use crate::process::persist::persist;
@@ -76,7 +77,7 @@ impl Reader {
     async fn read_secret(&self, name: &str, keys: &[&str]) -> Result<Vec<u8>, Problem> {
         let namespace = &self.namespace;
         let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
-        let found = persist(PATIENCE, may_pass, || async {
+        let found = persist(PATIENCE, client::may_pass, || async {
             let found = secrets.get_opt(name).await;
             if let Err(error) = &found {
                 tracing::warn!(namespace, name, %error, "cannot read a Secret yet");
@@ -180,12 +181,4 @@ impl Reader {
 fn listed<'a>(keys: impl Iterator<Item = &'a String>) -> String {
     let keys: Vec<&str> = keys.map(String::as_str).collect();
     if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") }
-}
-
-/// Whether the API server may answer otherwise soon: it was not reached, or is busy.
-fn may_pass(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
-        _ => true,
-    }
 }

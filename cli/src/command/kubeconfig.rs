@@ -1,0 +1,162 @@
+//! `kubeconfig`: a context with which kubectl reaches an agent's cluster through the principal.
+
+mod context;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{ArgMatches, Args, Command};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::Value;
+use tiphys_shared::kube::client::{self, Access};
+use tiphys_shared::model::AgentName;
+use tiphys_shared::model::argocd::label;
+
+use self::context::{Context, Overrides};
+use crate::failure::Failure;
+use crate::{output, runtime};
+
+const EXAMPLES: &str = "\
+Examples:
+  tiphys kubeconfig --agent edge-1                     adds the context edge-1 to your kubeconfig
+  kubectl --context edge-1 get pods --all-namespaces
+  tiphys kubeconfig --agent edge-1 --server https://127.0.0.1:9090 --tls-server-name principal
+                                                       through a port-forward to the principal
+  tiphys kubeconfig --agent edge-1 --output - > edge-1.yaml
+
+The credentials are those of Argo CD's cluster Secret for the agent. Whoever may read that Secret may do on the
+cluster what the agent's proxy policy lets pass.";
+
+#[derive(Debug, Clone, Args)]
+struct Options {
+    /// The agent
+    #[arg(long, value_name = "NAME")]
+    agent: AgentName,
+    /// Namespace of Argo CD at the control plane
+    #[arg(long, short, value_name = "NAME", default_value = "argocd")]
+    namespace: String,
+    /// Kubeconfig of the control plane; by default $KUBECONFIG, ~/.kube/config, or the cluster around
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the control plane, instead of the current one
+    #[arg(long, value_name = "NAME")]
+    kubecontext: Option<String>,
+    /// Where the principal's resource proxy is reached from here, if not where Argo CD reaches it
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// Name that the proxy's certificate has, if not the host of its URL
+    #[arg(long, value_name = "NAME")]
+    tls_server_name: Option<String>,
+    /// Name of the new context; by default the agent's
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// File that gets the context, - for stdout; by default the first of $KUBECONFIG, or ~/.kube/config
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Make it the current context
+    #[arg(long = "use")]
+    make_current: bool,
+}
+
+pub(super) fn command() -> Command {
+    Options::augment_args(
+        Command::new("kubeconfig")
+            .about("Write a kubectl context for an agent's cluster")
+            .after_help(EXAMPLES),
+    )
+}
+
+pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> {
+    let options: Options = super::load(command, given)?;
+    runtime::run(1, async |_| {
+        let secret = find(&options).await?;
+        let overrides = Overrides { server: options.server, tls_server_name: options.tls_server_name };
+        let context = Context::read(&options.agent, &secret, overrides).map_err(Failure::from)?;
+        let name = options.context.unwrap_or_else(|| options.agent.to_string());
+        match options.output {
+            Some(path) if path == Path::new("-") => {
+                output::text(&written(&context.add_to(Value::Null, &name, true)?)?)
+            }
+            path => {
+                let path = path.map_or_else(default_file, Ok)?;
+                let document = context.add_to(read(&path)?, &name, options.make_current)?;
+                replace(&path, &written(&document)?)?;
+                output::say(&format!("context {name} is in {}", path.display()));
+                Ok(())
+            }
+        }
+    })
+}
+
+/// The cluster Secret of the agent.
+async fn find(options: &Options) -> Result<Secret, Failure> {
+    let Options { agent, namespace, .. } = options;
+    let access = Access { kubeconfig: options.kubeconfig.clone(), context: options.kubecontext.clone() };
+    let client = client::connect(&access)
+        .await
+        .map_err(|error| Failure::because("cannot reach the control plane", &error))?;
+    let labels = format!("{}=cluster,{}={agent}", label::SECRET_TYPE, label::AGENT_NAME);
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let found = secrets.list(&ListParams::default().labels(&labels)).await.map_err(|error| {
+        Failure::because(&format!("cannot list Secrets in namespace {namespace}"), &error)
+    })?;
+    let mut found = found.items;
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Failure::new(format!(
+            "there is no cluster Secret for agent {agent} in namespace {namespace}"
+        ))
+        .remedy(format!("check the name, --namespace and --kubecontext; its labels must be {labels}"))),
+        count => Err(Failure::new(format!(
+            "there are {count} cluster Secrets for agent {agent} in namespace {namespace}"
+        ))
+        .remedy(format!("leave one of those with the labels {labels}"))),
+    }
+}
+
+fn default_file() -> Result<PathBuf, Failure> {
+    let named = std::env::var_os("KUBECONFIG").filter(|list| !list.is_empty());
+    let first = named
+        .as_deref()
+        .and_then(|list| std::env::split_paths(list).find(|path| !path.as_os_str().is_empty()));
+    first.or_else(|| Some(std::env::home_dir()?.join(".kube").join("config"))).ok_or_else(|| {
+        Failure::new("there is no home folder to keep a kubeconfig in").remedy("name a file with --output")
+    })
+}
+
+fn read(path: &Path) -> Result<Value, Failure> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Null),
+        Err(error) => return Err(Failure::because(&format!("cannot read {}", path.display()), &error)),
+    };
+    if text.trim().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_saphyr::from_str(&text).map_err(|error| {
+        Failure::new(format!("{} is not YAML: {error}", path.display()))
+            .remedy("mend it, or name another with --output")
+    })
+}
+
+fn written(document: &Value) -> Result<String, Failure> {
+    serde_saphyr::to_string(document).map_err(|error| Failure::because("cannot write the kubeconfig", &error))
+}
+
+/// Puts the text in the file's place in one step. It holds keys, so that only the owner may read it.
+fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed =
+        |error: std::io::Error| Failure::because(&format!("cannot write {}", path.display()), &error);
+    // A link stays one.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
+    file.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(())
+}
