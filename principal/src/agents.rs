@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
+use tiphys_shared::wire::tunnel::Requester;
 use tokio_util::sync::CancellationToken;
 
 /// One agent that has connected since this process started. Its outbox outlives its sessions.
@@ -44,6 +45,30 @@ impl Agent {
         self.session.lock().live.as_ref().map(|live| live.since)
     }
 
+    /// Takes a tunnel into use for as long as the session lasts, in place of the one before. Returns what ends it; none if
+    /// there is no session.
+    pub(crate) fn attach(&self, requester: Requester) -> Option<CancellationToken> {
+        let mut session = self.session.lock();
+        let live = session.live.as_mut()?;
+        let cancel = live.cancel.child_token();
+        if let Some(older) = live.tunnel.replace(Tunnel { requester, cancel: cancel.clone() }) {
+            older.cancel.cancel();
+        }
+        Some(cancel)
+    }
+
+    /// The way to its cluster.
+    pub(crate) fn tunnel(&self) -> Result<Requester, Away> {
+        let session = self.session.lock();
+        match &session.live {
+            None => Err(Away::Disconnected { since: session.ended }),
+            Some(Live { tunnel: Some(tunnel), .. }) if !tunnel.requester.is_closed() => {
+                Ok(tunnel.requester.clone())
+            }
+            Some(_) => Err(Away::NoTunnel),
+        }
+    }
+
     /// Whether it is of ours, by its last connection.
     pub(crate) fn is_tiphys(&self) -> bool {
         self.tiphys.load(Ordering::Relaxed)
@@ -69,12 +94,33 @@ impl Agent {
 struct Session {
     generation: u64,
     live: Option<Live>,
+    /// When the last one ended.
+    ended: Option<Timestamp>,
 }
 
 #[derive(Debug)]
 struct Live {
     cancel: CancellationToken,
     since: Timestamp,
+    tunnel: Option<Tunnel>,
+}
+
+#[derive(Debug)]
+struct Tunnel {
+    requester: Requester,
+    cancel: CancellationToken,
+}
+
+/// Why there is no way to an agent's cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// The agent is not connected.
+    Disconnected {
+        /// Since then.
+        since: Option<Timestamp>,
+    },
+    /// It is connected, and has no tunnel open.
+    NoTunnel,
 }
 
 /// A session as its stream holds it. Ends by its own hand, or when a newer one takes its place.
@@ -90,11 +136,12 @@ pub(crate) struct SessionHandle {
 
 impl SessionHandle {
     /// Whether this session was still the agent's newest when it ended.
-    pub(crate) fn end(self) -> bool {
+    pub(crate) fn end(self, now: Timestamp) -> bool {
         let mut session = self.agent.session.lock();
         let newest = session.generation == self.generation;
         if newest {
             session.live = None;
+            session.ended = Some(now);
         }
         newest
     }
@@ -185,7 +232,7 @@ impl Agents {
         let mut session = agent.session.lock();
         session.generation += 1;
         let generation = session.generation;
-        if let Some(older) = session.live.replace(Live { cancel: cancel.clone(), since: now }) {
+        if let Some(older) = session.live.replace(Live { cancel: cancel.clone(), since: now, tunnel: None }) {
             tracing::info!(agent = %name, since = %older.since, "a newer connection takes the place of an open one");
             older.cancel.cancel();
         }
@@ -208,7 +255,7 @@ mod tests {
         assert!(managed.cancel.is_cancelled());
         assert!(autonomous.is_first);
         assert!(!Arc::ptr_eq(&managed.agent.outbox, &autonomous.agent.outbox));
-        managed.end();
+        managed.end(Timestamp::UNIX_EPOCH);
         assert_eq!(agents.connected(), 1);
     }
 
@@ -223,9 +270,9 @@ mod tests {
         assert!(!second.cancel.is_cancelled());
         assert!(first.is_first && !second.is_first);
         assert!(Arc::ptr_eq(&first.agent, &second.agent));
-        assert!(!first.end(), "the end of the older session was taken for the agent's");
+        assert!(!first.end(Timestamp::UNIX_EPOCH), "the end of the older session was taken for the agent's");
         assert_eq!(agents.connected(), 1);
-        assert!(second.end());
+        assert!(second.end(Timestamp::UNIX_EPOCH));
         assert_eq!(agents.connected(), 0);
     }
 }

@@ -254,7 +254,7 @@ async fn run(
     if matches!(end, pump::End::Broken(_)) {
         metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
     }
-    let newest = session.end();
+    let newest = session.end(clock::now());
     if let Some(view) = side.view.as_ref().filter(|_| newest) {
         view.came_or_went(&agent.name);
     }

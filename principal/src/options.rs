@@ -17,8 +17,11 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
 mod authentication;
 mod compatibility;
+mod proxy;
 
 use compatibility::Compatibility;
+use proxy::ProxyOptions;
+pub use proxy::ProxySettings;
 
 /// The principal's options as they are given.
 #[derive(Debug, Clone, Args)]
@@ -33,6 +36,8 @@ pub struct Options {
     authentication: AuthenticationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    proxy: ProxyOptions,
     #[command(flatten)]
     redis: RedisOptions,
     #[command(flatten)]
@@ -269,6 +274,8 @@ pub struct Settings {
     pub resync_interval: Option<Duration>,
     /// Watch only what matches.
     pub label_selector: Option<String>,
+    /// How the clusters' API is served, if at all.
+    pub proxy: Option<ProxySettings>,
     /// Where Argo CD's view of clusters is kept, if at all.
     pub redis: Option<redis::Access>,
     /// How Argo CD packs what it keeps there.
@@ -349,6 +356,9 @@ impl Options {
         let namespace_creation = problems.absorb(self.kubernetes.namespace_creation());
         let kubernetes = problems.absorb(self.kubernetes.check());
         let redis = problems.absorb(self.redis.check(&mut notices));
+        problems.0.extend(self.server.check_ports(&self.proxy));
+        // What is wrong with the policy has been said of the other port.
+        let proxy = problems.absorb(self.proxy.check(self.tls.policy().ok()));
         if self.server.grpc_max_message_size < 4096 {
             problems.add(
                 format!(
@@ -358,7 +368,6 @@ impl Options {
                 "give at least 4096; the default is 209715200",
             );
         }
-        problems.0.extend(self.server.check_ports());
 
         let (
             Some(logging),
@@ -368,6 +377,7 @@ impl Options {
             Some(kubernetes),
             Some(namespace_creation),
             Some(redis),
+            Some(proxy),
             true,
         ) = (
             logging,
@@ -377,6 +387,7 @@ impl Options {
             kubernetes,
             namespace_creation,
             redis,
+            proxy,
             problems.is_empty(),
         )
         else {
@@ -409,6 +420,7 @@ impl Options {
             label_selector: filled(self.kubernetes.label_selector),
             redis,
             redis_compression: self.redis.redis_compression_type,
+            proxy,
             logging,
             notices,
         })
@@ -416,12 +428,15 @@ impl Options {
 }
 
 impl ServerOptions {
-    fn check_ports(&self) -> Vec<Problem> {
-        let ports = [
+    fn check_ports(&self, proxy: &ProxyOptions) -> Vec<Problem> {
+        let mut ports = vec![
             ("--listen-port", self.listen_port),
             ("--metrics-port", self.metrics_port),
             ("--healthz-port", self.healthz_port),
         ];
+        if proxy.enable_resource_proxy {
+            ports.push(("--resource-proxy-listen-port", proxy.resource_proxy_listen_port));
+        }
         let mut problems = Vec::new();
         for (index, (name, port)) in ports.iter().enumerate() {
             for (other, _) in ports[..index].iter().filter(|(_, other)| other == port && *port != 0) {
@@ -442,12 +457,7 @@ impl TlsOptions {
         notices: &mut Vec<String>,
     ) -> Result<Transport, Problems> {
         let mut problems = Problems::default();
-        let policy = problems.absorb(options::policy(
-            Some(&self.tls_min_version),
-            self.tls_max_version.as_deref(),
-            &self.tls_ciphersuites,
-            Version::Tls13,
-        ));
+        let policy = problems.absorb(self.policy());
         let identity = problems.absorb(self.identity());
         let roots = problems.keep(match &self.root_ca_path {
             Some(path) => {
@@ -486,6 +496,15 @@ impl TlsOptions {
         let client_certificate =
             if required { ClientCertificate::Required } else { ClientCertificate::Requested };
         Ok(Transport::Tls { identity, roots, policy: Policy { client_certificate, ..policy } })
+    }
+
+    fn policy(&self) -> Result<Policy, Problems> {
+        options::policy(
+            Some(&self.tls_min_version),
+            self.tls_max_version.as_deref(),
+            &self.tls_ciphersuites,
+            Version::Tls13,
+        )
     }
 
     fn identity(&self) -> Result<Identity, Problems> {

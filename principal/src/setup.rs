@@ -14,8 +14,8 @@ use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTl
 use tiphys_shared::security::token::Issuer;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Identity, Roots, Settings, TokenKey, Transport};
-use crate::{ClusterViewConfig, Config, ControlPlaneConfig};
+use crate::options::{Identity, ProxySettings, Roots, Settings, TokenKey, Transport};
+use crate::{ClusterViewConfig, Config, ControlPlaneConfig, ProxyConfig};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -67,8 +67,12 @@ pub async fn prepare(
             redis.map(|redis| Some(ClusterViewConfig { redis, compression }))
         }
     };
-    let (Some(tls), Some(issuer), Some(passwords), Some(listen), Some(cluster_view)) =
-        (tls, issuer, passwords, listen, cluster_view)
+    let proxy = match &settings.proxy {
+        None => Some(None),
+        Some(proxy) => problems.keep(proxy_config(&reader, proxy, cancel).await).map(Some),
+    };
+    let (Some(tls), Some(issuer), Some(passwords), Some(listen), Some(cluster_view), Some(proxy)) =
+        (tls, issuer, passwords, listen, cluster_view, proxy)
     else {
         return Err(problems);
     };
@@ -91,7 +95,35 @@ pub async fn prepare(
         passwords,
         client_cert_subject_match: settings.match_certificate_subject,
         issuer,
+        proxy,
     })
+}
+
+async fn proxy_config(
+    reader: &Reader,
+    settings: &ProxySettings,
+    cancel: &CancellationToken,
+) -> Result<ProxyConfig, Problem> {
+    let listen = settings.listen.address().map_err(|error| {
+        Problem::new(
+            format!("cannot listen on {}: {error}", settings.listen),
+            "choose another --resource-proxy-listen-port",
+        )
+    })?;
+    let tls = kept_tls(reader, &settings.identity, place(&settings.roots), settings.policy.clone(), cancel)
+        .await
+        .map_err(|problem| {
+            let what = format!("the resource proxy cannot be served: {}", problem.what);
+            Problem::new(what, format!("{}, or set --enable-resource-proxy false", problem.remedy))
+        })?;
+    Ok(ProxyConfig { listen, tls, operators: settings.operators.clone() })
+}
+
+fn place(roots: &Roots) -> Place {
+    match roots {
+        Roots::File(path) => Place::File(path.clone()),
+        Roots::Secret(name) => Place::Secret { name: name.clone(), keys: CA },
+    }
 }
 
 async fn server_tls(
@@ -101,10 +133,20 @@ async fn server_tls(
     policy: Policy,
     cancel: &CancellationToken,
 ) -> Result<ServerTls, Problem> {
-    let ca = match roots {
-        Roots::File(path) => Place::File(path.clone()),
-        Roots::Secret(name) => Place::Secret { name: name.clone(), keys: CA },
-    };
+    match identity {
+        Identity::Kept(pair) => kept_tls(reader, pair, place(roots), policy, cancel).await,
+        Identity::Generated => generated(reader, &place(roots), policy).await,
+    }
+}
+
+/// TLS with a certificate that is kept somewhere, and is replaced here when it is replaced there.
+async fn kept_tls(
+    reader: &Reader,
+    identity: &KeyPair,
+    ca: Place,
+    policy: Policy,
+    cancel: &CancellationToken,
+) -> Result<ServerTls, Problem> {
     let unusable = |error: tiphys_shared::security::tls::Error| {
         Problem::new(
             format!("the principal's certificates cannot be used: {error}"),
@@ -112,14 +154,11 @@ async fn server_tls(
         )
     };
     let (chain, key) = match identity {
-        Identity::Kept(KeyPair::Files { certificate, key }) => {
-            (Place::File(certificate.clone()), Place::File(key.clone()))
-        }
-        Identity::Kept(KeyPair::Secret(name)) => (
+        KeyPair::Files { certificate, key } => (Place::File(certificate.clone()), Place::File(key.clone())),
+        KeyPair::Secret(name) => (
             Place::Secret { name: name.clone(), keys: CERTIFICATE },
             Place::Secret { name: name.clone(), keys: PRIVATE_KEY },
         ),
-        Identity::Generated => return generated(reader, &ca, policy).await,
     };
     let places = Places { chain: Some(chain), key: Some(key), ca: Some(ca) };
     let material = reader.read_all(&places).await?;

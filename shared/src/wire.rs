@@ -3,3 +3,4 @@
 pub mod codec;
 pub mod pump;
 pub mod transport;
+pub mod tunnel;

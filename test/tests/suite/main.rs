@@ -8,6 +8,7 @@ mod conformance;
 mod fleet;
 mod kube;
 mod managed;
+mod proxy;
 mod raw;
 mod simulation;
 mod symptoms;

@@ -335,6 +335,7 @@ async fn start_principal(
         passwords: None,
         client_cert_subject_match: true,
         issuer: pki.issuer.clone(),
+        proxy: None,
     })
     .await
     .map_err(|error| failed(&error))?;
@@ -370,6 +371,7 @@ fn start_agent(
         resync_interval: Some(RESYNC),
         buffer_interval: None,
         cluster_cache: None,
+        proxy: None,
         heartbeat: None,
         registry: Registry::new(),
     };
