@@ -10,7 +10,7 @@ use tiphys_shared::proxy::audit::Record;
 use tiphys_shared::proxy::body::{self, Body};
 use tiphys_shared::proxy::headers::{self, GROUP, OURS, REQUEST_ID, USER};
 use tiphys_shared::proxy::refusal::Refusal;
-use tiphys_shared::wire::tunnel::upgrade;
+use tiphys_shared::wire::tunnel::{Received, upgrade};
 use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
@@ -117,7 +117,7 @@ impl Proxy {
         parts.version = http::Version::HTTP_11;
         if !switches {
             headers::strip_hop_by_hop(&mut parts.headers);
-            return Ok((Request::from_parts(parts, body::boxed(incoming)), None));
+            return Ok((Request::from_parts(parts, body::boxed(Received::from(incoming))), None));
         }
         parts.headers.remove(CONTENT_LENGTH);
         let mut request = Request::from_parts(parts, body::empty());
@@ -192,6 +192,11 @@ fn impersonate(headers: &mut HeaderMap, caller: Caller) -> Result<(), Refusal> {
         let why = "the agent passes on who calls, and the principal does not say who that is";
         Refusal::new(StatusCode::FORBIDDEN, "no_user", why)
     })?;
+    // Those are the cluster's own, whatever certificates the control plane issues.
+    if [&user].into_iter().chain(&caller.groups).any(|name| name.as_bytes().starts_with(b"system:")) {
+        let why = "the agent passes on no user and no group whose name begins with system:";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, "system_user", why));
+    }
     headers.insert(IMPERSONATE_USER, user);
     for group in caller.groups {
         headers.append(IMPERSONATE_GROUP, group);

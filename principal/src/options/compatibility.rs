@@ -67,6 +67,8 @@ const TABLE: &[Accepted] = &[
     row("enable-websocket", "ARGOCD_PRINCIPAL_ENABLE_WEBSOCKET", "false", Kind::Switch,
         "Serve gRPC over WebSocket",
         Refused("leave out --enable-websocket here and at the agents: they reach the principal over HTTP/2")),
+    row("resource-proxy-address", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_ADDRESS", "argocd-agent-resource-proxy:9090",
+        Kind::Text, "Address of the resource proxy in cluster Secrets that are made by themselves", Ignored),
     row("disable-redis-proxy", "ARGOCD_PRINCIPAL_DISABLE_REDIS_PROXY", "false", Kind::Switch,
         "Do not serve the clusters' Redis to Argo CD",
         NoticedUnlessSet("the Redis proxy is not served by this version: resource trees of the clusters do not \

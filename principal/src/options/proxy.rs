@@ -15,10 +15,6 @@ pub(super) struct ProxyOptions {
     /// Serve the API of the agents' clusters
     #[arg(long, env = "ARGOCD_PRINCIPAL_ENABLE_RESOURCE_PROXY", action = ArgAction::Set, default_value = "true")]
     pub(super) enable_resource_proxy: bool,
-    /// Address under which Argo CD reaches the resource proxy
-    #[arg(long, env = "ARGOCD_PRINCIPAL_RESOURCE_PROXY_ADDRESS", value_name = "HOST:PORT")]
-    #[arg(default_value = "argocd-agent-resource-proxy:9090")]
-    resource_proxy_address: String,
     /// Port on which the resource proxy listens; 0 lets the kernel choose
     #[arg(
         long,
@@ -79,12 +75,6 @@ impl ProxyOptions {
             return Ok(None);
         }
         let mut problems = Problems::default();
-        if !self.resource_proxy_address.contains(':') {
-            problems.add(
-                format!("--resource-proxy-address {:?} has no port", self.resource_proxy_address),
-                "write HOST:PORT, as Argo CD's cluster Secrets have it",
-            );
-        }
         let secret = &self.resource_proxy_secret_name;
         let identity =
             problems.absorb(match (&self.resource_proxy_cert_path, &self.resource_proxy_key_path) {

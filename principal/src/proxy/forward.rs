@@ -10,14 +10,15 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tiphys_shared::model::AgentName;
 use tiphys_shared::model::api_request::ApiRequest;
 use tiphys_shared::process::clock;
 use tiphys_shared::proxy::audit::Record;
-use tiphys_shared::proxy::body::{self, Body};
+use tiphys_shared::proxy::body::{self, Body, BoxError};
 use tiphys_shared::proxy::headers::{self, GROUP, OURS, REQUEST_ID, USER};
 use tiphys_shared::proxy::refusal::Refusal;
 use tiphys_shared::wire::transport::Peer;
-use tiphys_shared::wire::tunnel::{MAX_REQUESTS, Requester, Slot, upgrade};
+use tiphys_shared::wire::tunnel::{MAX_REQUESTS, Received, Requester, Slot, upgrade};
 
 use super::Proxy;
 use super::caller::{Caller, Claims};
@@ -58,9 +59,16 @@ impl Proxy {
     }
 
     fn refuse(&self, record: Record, refusal: Refusal) -> Response<Body> {
-        self.metrics.proxy_errors.with_label_values(&[record.agent.as_str(), refusal.word]).inc();
+        self.count_error(&record, refusal.word);
         record.refused(&refusal);
         refusal.into_response()
+    }
+
+    /// An operator may name whom he likes: only agents that have been here get figures of their own.
+    fn count_error(&self, record: &Record, reason: &str) {
+        let known = AgentName::new(record.agent.as_str()).is_ok_and(|name| self.agents.get(&name).is_some());
+        let agent = if known { record.agent.as_str() } else { "" };
+        self.metrics.proxy_errors.with_label_values(&[agent, reason]).inc();
     }
 
     /// Everything that can be said against a request before its agent is asked.
@@ -80,14 +88,15 @@ impl Proxy {
         let caller = claims.admit(&self.issuer, &self.operators, clock::now())?;
         record.user.clone_from(&caller.user);
         record.agent = caller.agent.to_string();
-        self.metrics.proxy_requests.with_label_values(&[caller.agent.as_str()]).inc();
+        let agent = self.agents.get(&caller.agent);
+        if agent.is_some() {
+            self.metrics.proxy_requests.with_label_values(&[caller.agent.as_str()]).inc();
+        }
         check_head(parts, incoming)?;
         let asked = ApiRequest::read(&parts.method, &caller.path, caller.query.as_deref())
             .map_err(|error| bad(error.to_string()))?;
         record.verb = asked.verb;
-        let requester = self
-            .agents
-            .get(&caller.agent)
+        let requester = agent
             .map_or(Err(Away::Disconnected { since: None }), |agent| agent.tunnel())
             .map_err(|away| unreachable(&caller, away))?;
         let slot = requester.reserve().ok_or_else(|| {
@@ -135,7 +144,7 @@ impl Proxy {
             }
         };
         if head.status.is_server_error() {
-            self.metrics.proxy_errors.with_label_values(&[record.agent.as_str(), "agent_error"]).inc();
+            self.count_error(&record, "agent_error");
         }
         if switches && upgrade::unpack_answer(&mut head) {
             let on_cluster = head.extensions.remove::<hyper::upgrade::OnUpgrade>();
@@ -157,7 +166,7 @@ impl Proxy {
             return Response::from_parts(head, body::empty());
         }
         headers::strip_hop_by_hop(&mut head.headers);
-        let body = record.follow(head.status, Held { body: incoming, _slot: slot });
+        let body = record.follow(head.status, Held { body: incoming.into(), _slot: slot });
         Response::from_parts(head, body)
     }
 }
@@ -168,8 +177,13 @@ fn check_head(parts: &request::Parts, incoming: &Incoming) -> Result<(), Refusal
     if headers.contains_key(CONTENT_LENGTH) && headers.contains_key(TRANSFER_ENCODING) {
         return Err(bad("the request has both Content-Length and Transfer-Encoding"));
     }
-    if upgrade::wanted(headers).is_some() && !incoming.is_end_stream() {
-        return Err(bad("a request for an upgrade has no body"));
+    if let Some(protocol) = upgrade::wanted(headers) {
+        if !protocol.to_str().is_ok_and(upgrade::is_known) {
+            return Err(bad("connections are upgraded to websocket and SPDY/3.1 only"));
+        }
+        if !incoming.is_end_stream() {
+            return Err(bad("a request for an upgrade has no body"));
+        }
     }
     if headers.keys().any(|name| name.as_str().starts_with("impersonate-")) {
         let why =
@@ -242,18 +256,18 @@ fn bad(message: impl Into<String>) -> Refusal {
 
 /// An answer's body, which has its place in the tunnel until it ends.
 struct Held {
-    body: Incoming,
+    body: Received,
     _slot: Slot,
 }
 
 impl http_body::Body for Held {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

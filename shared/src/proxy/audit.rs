@@ -178,3 +178,100 @@ impl<B: http_body::Body> Followed<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use http_body_util::{BodyExt as _, Full};
+    use parking_lot::Mutex;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What `act` makes of a record, line by line.
+    fn written(act: impl FnOnce(Record)) -> Vec<Value> {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut record = Record::new("id-1".into(), Method::GET, "/api/v1/pods");
+            record.user = "alice".into();
+            record.agent = "edge".into();
+            record.verb = "list";
+            act(record);
+        });
+        let lines = String::from_utf8(lines.0.lock().clone()).unwrap();
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn stages(lines: &[Value]) -> Vec<&str> {
+        lines.iter().map(|line| line["fields"]["stage"].as_str().unwrap()).collect()
+    }
+
+    fn drain(mut body: Body) {
+        let waker = std::task::Waker::noop();
+        let mut frames =
+            std::pin::pin!(async { while body.frame().await.is_some_and(|frame| frame.is_ok()) {} });
+        assert!(Future::poll(frames.as_mut(), &mut Context::from_waker(waker)).is_ready());
+    }
+
+    #[test]
+    fn a_request_has_one_line_with_who_what_and_how_it_ended() {
+        let lines = written(|record| drain(record.follow(StatusCode::OK, Full::new(Bytes::from("12345")))));
+        assert_eq!(stages(&lines), ["end"]);
+        assert_eq!(lines[0]["target"], "audit");
+        let fields = &lines[0]["fields"];
+        for (field, expected) in [
+            ("id", Value::from("id-1")),
+            ("user", "alice".into()),
+            ("agent", "edge".into()),
+            ("method", "GET".into()),
+            ("verb", "list".into()),
+            ("path", "/api/v1/pods".into()),
+            ("status", 200.into()),
+            ("complete", true.into()),
+            ("sent", 5.into()),
+        ] {
+            assert_eq!(fields[field], expected, "{field}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_an_end_before_the_end_and_a_client_that_leaves_are_told_apart() {
+        let refusal = Refusal::new(StatusCode::FORBIDDEN, "policy", "no");
+        let lines = written(|record| record.refused(&refusal));
+        assert_eq!((stages(&lines), &lines[0]["fields"]["reason"]), (vec!["refused"], &"policy".into()));
+
+        let lines = written(|record| drop(record.follow(StatusCode::OK, Full::new(Bytes::from("12345")))));
+        assert_eq!((stages(&lines), &lines[0]["fields"]["complete"]), (vec!["end"], &false.into()));
+
+        assert_eq!(stages(&written(drop)), ["abandoned"]);
+    }
+
+    #[test]
+    fn what_lasts_has_a_line_when_it_begins_too() {
+        let lines = written(|record| {
+            record.begins();
+            record.switched(Ok((10, 20)));
+        });
+        assert_eq!(stages(&lines), ["begin", "end"]);
+        let end = &lines[1]["fields"];
+        assert_eq!((&end["status"], &end["received"], &end["sent"]), (&101.into(), &10.into(), &20.into()));
+    }
+}

@@ -17,3 +17,4 @@ mod suite {
 }
 
 mod managed;
+mod proxy;

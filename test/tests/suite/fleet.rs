@@ -342,6 +342,13 @@ impl Fleet {
         DialOptions::new("127.0.0.1", self.address.port(), Some(tls))
     }
 
+    /// A token with which an agent calls the principal.
+    pub(crate) fn access_token(&self, agent: &str) -> String {
+        let agent = tiphys_shared::model::AgentName::new(agent).unwrap();
+        let subject = tiphys_shared::security::token::Subject { agent, mode: Mode::Managed };
+        self.issuer.issue(&subject, clock::now()).unwrap().access
+    }
+
     /// The cluster of an agent.
     pub(crate) fn cluster(&self, agent: &str) -> &Cluster {
         &self.clusters[agent]

@@ -1,7 +1,11 @@
 //! The API of agents' clusters through the principal: clients with certificates and tokens as users have them, over TLS, and
 //! clusters as embedded API servers, or as servers of the test's own where those cannot do a thing.
 
+mod backend;
+mod faults;
+mod hostile;
 mod passes;
+mod policy;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +19,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
 use tiphys_shared::process::clock;
 
+use self::backend::Backend;
 use super::fleet::{DAY, Fleet};
 
 /// Somebody with a kubeconfig.
@@ -54,6 +59,16 @@ impl User<'_> {
         config.default_retry = false;
         Client::try_from(config).unwrap()
     }
+}
+
+/// A fleet with an agent in front of a cluster of the test's own.
+async fn with_backend() -> (Fleet, Backend) {
+    let backend = Backend::start().await;
+    let mut fleet = Fleet::embedded(&["edge"]).await;
+    fleet.kill_agent("edge");
+    fleet.served.api_server = Some(backend.api_server());
+    fleet.start_agent("edge");
+    (fleet, backend)
 }
 
 /// A client with the certificate of an agent, which reaches its cluster.

@@ -157,7 +157,7 @@ async fn an_upgraded_connection_ends_one_direction_at_a_time() {
         assert!(upgrade::unpack(&mut parts).unwrap());
         assert_eq!(parts.method, Method::POST);
         assert_eq!(parts.headers["upgrade"], "SPDY/3.1");
-        let on_client = hyper::upgrade::on(&mut Request::from_parts(parts, ()));
+        let on_client = hyper::upgrade::on(Request::from_parts(parts, ()));
         tokio::spawn(async move {
             let mut io = TokioIo::new(on_client.await.unwrap());
             let mut said = Vec::new();
@@ -180,7 +180,7 @@ async fn an_upgraded_connection_ends_one_direction_at_a_time() {
     let (mut parts, _) = answer.into_parts();
     assert!(upgrade::unpack_answer(&mut parts));
     assert_eq!((parts.status.as_u16(), &parts.headers["upgrade"]), (101, &"SPDY/3.1".parse().unwrap()));
-    let upgraded = hyper::upgrade::on(&mut Response::from_parts(parts, ())).await.unwrap();
+    let upgraded = hyper::upgrade::on(Response::from_parts(parts, ())).await.unwrap();
     let mut io = TokioIo::new(upgraded);
     io.write_all(b"what is said before the end").await.unwrap();
     io.shutdown().await.unwrap();
@@ -209,6 +209,18 @@ async fn a_success_without_an_upgrade_arrives_as_such() {
     assert!(!upgrade::unpack_answer(&mut parts));
     assert_eq!(parts.status, StatusCode::ACCEPTED);
     assert_eq!(body.collect().await.unwrap().to_bytes(), "not upgraded");
+}
+
+#[tokio::test]
+async fn half_of_an_answer_is_not_taken_for_all_of_it() {
+    let (requester, _tasks) = tunnel(async |_| {
+        let first = futures::stream::iter([Ok::<_, Infallible>(http_body::Frame::data(Bytes::from("half")))]);
+        let gone = futures::stream::poll_fn(|_| panic!("the task that answers is gone"));
+        Response::new(body::boxed(StreamBody::new(first.chain(gone))))
+    })
+    .await;
+    let answer = requester.send(request("/")).await.unwrap();
+    assert!(Received::from(answer.into_body()).collect().await.is_err());
 }
 
 #[tokio::test]

@@ -23,6 +23,15 @@ pub enum Error {
     /// A CONNECT that is no upgrade.
     #[error("a CONNECT without a protocol or a method")]
     NotPacked,
+    /// An upgrade to something that Kubernetes does not speak.
+    #[error("an upgrade to neither websocket nor SPDY/3.1")]
+    UnknownProtocol,
+}
+
+/// Whether Kubernetes upgrades connections to `protocol`. To switch to HTTP/2, say, would get later requests past whoever
+/// looks at the first.
+pub fn is_known(protocol: &str) -> bool {
+    protocol.eq_ignore_ascii_case("websocket") || protocol.eq_ignore_ascii_case("SPDY/3.1")
 }
 
 /// What a request wants to upgrade to, if it does.
@@ -53,6 +62,9 @@ pub fn unpack(parts: &mut request::Parts) -> Result<bool, Error> {
         return Ok(false);
     }
     let protocol = parts.extensions.remove::<Protocol>().ok_or(Error::NotPacked)?;
+    if !is_known(protocol.as_str()) {
+        return Err(Error::UnknownProtocol);
+    }
     let protocol = HeaderValue::from_str(protocol.as_str()).map_err(|_| Error::NotPacked)?;
     let method = parts.headers.remove(METHOD).ok_or(Error::NotPacked)?;
     parts.method = Method::from_bytes(method.as_bytes()).map_err(|_| Error::NotPacked)?;
