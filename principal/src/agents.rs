@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -10,7 +11,11 @@ use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
 use tiphys_shared::wire::tunnel::Requester;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+
+/// How long a tunnel is waited for that an agent opens after its session, or in place of one that broke.
+const TUNNEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One agent that has connected since this process started. Its outbox outlives its sessions.
 #[derive(Debug)]
@@ -24,6 +29,10 @@ pub(crate) struct Agent {
     asked: AtomicBool,
     /// Whether it is of ours, by its last connection.
     tiphys: AtomicBool,
+    /// Whether it serves its cluster's API, by its last connection.
+    serves: AtomicBool,
+    /// Told of each tunnel that is taken into use.
+    attached: Notify,
     /// What it was last compared with.
     pub(crate) trees: Trees,
     session: Mutex<Session>,
@@ -54,11 +63,26 @@ impl Agent {
         if let Some(older) = live.tunnel.replace(Tunnel { requester, cancel: cancel.clone() }) {
             older.cancel.cancel();
         }
+        self.attached.notify_waiters();
         Some(cancel)
     }
 
-    /// The way to its cluster.
-    pub(crate) fn tunnel(&self) -> Result<Requester, Away> {
+    /// The way to its cluster; one that is about to come is waited for.
+    pub(crate) async fn way(&self) -> Result<Requester, Away> {
+        let mut attached = std::pin::pin!(self.attached.notified());
+        attached.as_mut().enable();
+        match self.tunnel() {
+            Err(Away::NoTunnel) if self.serves.load(Ordering::Relaxed) => {
+                // Whether it came or not: the next look tells.
+                _ = tokio::time::timeout(TUNNEL_PATIENCE, attached).await;
+                self.tunnel()
+            }
+            found => found,
+        }
+    }
+
+    /// The way to its cluster as it is now.
+    fn tunnel(&self) -> Result<Requester, Away> {
         let session = self.session.lock();
         match &session.live {
             None => Err(Away::Disconnected { since: session.ended }),
@@ -77,6 +101,11 @@ impl Agent {
     /// Takes note of whether it is of ours.
     pub(crate) fn note_tiphys(&self, is_tiphys: bool) {
         self.tiphys.store(is_tiphys, Ordering::Relaxed);
+    }
+
+    /// Takes note of whether it serves its cluster's API.
+    pub(crate) fn note_serves(&self, serves: bool) {
+        self.serves.store(serves, Ordering::Relaxed);
     }
 
     /// Whether it has heard that it shall name what it has.
@@ -220,6 +249,8 @@ impl Agents {
                         cluster: Mutex::default(),
                         asked: AtomicBool::new(false),
                         tiphys: AtomicBool::new(false),
+                        serves: AtomicBool::new(false),
+                        attached: Notify::new(),
                         trees: Trees::default(),
                         session: Mutex::default(),
                     });

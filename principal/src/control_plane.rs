@@ -12,7 +12,7 @@ use tiphys_proto::event_stream::Event as WireEvent;
 use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::Stores;
 use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
-use tiphys_shared::model::feature::Features;
+use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
@@ -199,6 +199,7 @@ impl ControlPlane {
             agent = %subject.agent, mode = %subject.mode, tiphys = offered.is_some(), "agent connected"
         );
         session.agent.note_tiphys(offered.is_some());
+        session.agent.note_serves(offered.as_ref().is_some_and(|features| features.has(Feature::Tunnel)));
         let (sender, outgoing) = mpsc::channel(OUTGOING);
         let side = Arc::new(AgentSide {
             agent: Arc::clone(&session.agent),

@@ -42,7 +42,7 @@ impl Proxy {
         let (mut parts, incoming) = request.into_parts();
         let id = uuid::Uuid::new_v4().to_string();
         let mut record = Record::new(id.clone(), parts.method.clone(), parts.uri.path());
-        let mut response = match self.admit(&mut record, &parts, peer, &incoming) {
+        let mut response = match self.admit(&mut record, &parts, peer, &incoming).await {
             Ok(admitted) => {
                 let wanted = upgrade::wanted(&parts.headers).cloned();
                 match rewrite(&mut parts, &admitted.caller, &id, peer) {
@@ -72,7 +72,7 @@ impl Proxy {
     }
 
     /// Everything that can be said against a request before its agent is asked.
-    fn admit(
+    async fn admit(
         &self,
         record: &mut Record,
         parts: &request::Parts,
@@ -96,9 +96,11 @@ impl Proxy {
         let asked = ApiRequest::read(&parts.method, &caller.path, caller.query.as_deref())
             .map_err(|error| bad(error.to_string()))?;
         record.verb = asked.verb;
-        let requester = agent
-            .map_or(Err(Away::Disconnected { since: None }), |agent| agent.tunnel())
-            .map_err(|away| unreachable(&caller, away))?;
+        let way = match agent {
+            Some(agent) => agent.way().await,
+            None => Err(Away::Disconnected { since: None }),
+        };
+        let requester = way.map_err(|away| unreachable(&caller, away))?;
         let slot = requester.reserve().ok_or_else(|| {
             let why = format!("{MAX_REQUESTS} requests to agent {} are under way already", caller.agent);
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why)
@@ -242,8 +244,8 @@ fn unreachable(caller: &Caller, away: Away) -> Refusal {
         Away::NoTunnel => (
             "agent_without_tunnel",
             format!(
-                "agent {agent} is connected, and does not serve its cluster's API: it has just come, it was started with \
-                 --enable-resource-proxy false, or it is no Tiphys agent"
+                "agent {agent} is connected, and does not serve its cluster's API: it cannot open a tunnel, it was started \
+                 with --enable-resource-proxy false, or it is no Tiphys agent"
             ),
         ),
     };

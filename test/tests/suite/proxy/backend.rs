@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::proxy::body::{self, Body};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::AbortOnDropHandle;
 
 /// A piece of an answer that is large.
@@ -31,6 +31,8 @@ pub(super) struct Backend {
     address: SocketAddr,
     /// Permits for watches that have ended.
     pub(super) ended: Arc<Semaphore>,
+    /// Lets an answer break that is half told.
+    pub(super) breaks: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -39,20 +41,21 @@ impl Backend {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let ended = Arc::new(Semaphore::new(0));
-        let counted = Arc::clone(&ended);
+        let breaks = Arc::new(Notify::new());
+        let (counted, told) = (Arc::clone(&ended), Arc::clone(&breaks));
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let ended = Arc::clone(&counted);
+                let (ended, breaks) = (Arc::clone(&counted), Arc::clone(&told));
                 let service = service_fn(move |request| {
-                    let ended = Arc::clone(&ended);
-                    async move { Ok::<_, Infallible>(answer(request, ended).await) }
+                    let (ended, breaks) = (Arc::clone(&ended), Arc::clone(&breaks));
+                    async move { Ok::<_, Infallible>(answer(request, ended, breaks).await) }
                 });
                 let server = hyper::server::conn::http1::Builder::new();
                 tokio::spawn(server.serve_connection(TokioIo::new(stream), service).with_upgrades());
             }
         });
-        Self { address, ended, _task: AbortOnDropHandle::new(task) }
+        Self { address, ended, breaks, _task: AbortOnDropHandle::new(task) }
     }
 
     /// A way to it as an agent has it, with credentials of the agent's own.
@@ -72,7 +75,11 @@ impl Drop for CountOnDrop {
     }
 }
 
-async fn answer(mut request: Request<Incoming>, ended: Arc<Semaphore>) -> Response<Body> {
+async fn answer(
+    mut request: Request<Incoming>,
+    ended: Arc<Semaphore>,
+    breaks: Arc<Notify>,
+) -> Response<Body> {
     match request.uri().path() {
         "/version" => Response::new(body::full("{}")),
         "/api/v1/namespaces/a/pods/p/exec" if request.headers().contains_key(UPGRADE) => {
@@ -135,9 +142,8 @@ async fn answer(mut request: Request<Incoming>, ended: Arc<Semaphore>) -> Respon
         // Breaks off in the middle.
         "/api/v1/secrets" => {
             let first = futures::stream::iter([Ok(Frame::data(Bytes::from("half of ")))]);
-            let broken = futures::stream::once(async {
-                // The first half is on its way by then.
-                tokio::task::yield_now().await;
+            let broken = futures::stream::once(async move {
+                breaks.notified().await;
                 Err(std::io::Error::other("broken"))
             });
             Response::new(body::boxed(StreamBody::new(first.chain(broken))))
