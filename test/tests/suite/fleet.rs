@@ -342,6 +342,7 @@ impl Fleet {
         DialOptions::new("127.0.0.1", self.address.port(), Some(tls))
     }
 
+    #[cfg(not(feature = "real-cluster"))]
     /// A token with which an agent calls the principal.
     pub(crate) fn access_token(&self, agent: &str) -> String {
         let agent = tiphys_shared::model::AgentName::new(agent).unwrap();
