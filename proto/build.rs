@@ -1,13 +1,14 @@
 //! Compiles the .proto files with a pure-Rust compiler: no `protoc` is needed on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const FILES: [&str; 6] = [
+    const FILES: [&str; 7] = [
         "authapi.proto",
         "versionapi.proto",
         "eventstreamapi.proto",
         "logstreamapi.proto",
         "terminalstreamapi.proto",
         "cloudevents.proto",
+        "tiphys/tunnel.proto",
     ];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(FILES, ["proto"])?;
@@ -18,6 +19,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure().btree_map(".").compile_fds(cloudevents)?;
     tonic_prost_build::configure()
         .btree_map(".")
+        .bytes(".tiphys.tunnel")
         .extern_path(".io.cloudevents.v1", "crate::cloudevents")
         .compile_fds(descriptors)?;
     Ok(())

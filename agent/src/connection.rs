@@ -10,16 +10,18 @@ use tiphys_proto::auth::authentication_client::AuthenticationClient;
 use tiphys_proto::auth::{AuthRequest, AuthResponse};
 use tiphys_proto::event_stream::Event as WireEvent;
 use tiphys_proto::event_stream::event_stream_client::EventStreamClient;
+use tiphys_proto::tunnel::tunnel_client::TunnelClient;
 use tiphys_shared::model::Mode;
-use tiphys_shared::model::feature::{Features, METADATA_KEY};
+use tiphys_shared::model::feature::{Feature, Features, METADATA_KEY};
 use tiphys_shared::process::backoff::{Backoff, Schedule};
 use tiphys_shared::process::clock;
 use tiphys_shared::security::passwords::{Credentials, Error as CredentialsError};
 use tiphys_shared::security::token;
-use tiphys_shared::wire::pump;
 use tiphys_shared::wire::transport::{self, DialOptions};
+use tiphys_shared::wire::{pump, tunnel};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
@@ -27,6 +29,7 @@ use tonic::{Code, Request, Status};
 
 use crate::handler::ClusterSide;
 use crate::metrics::Metrics;
+use crate::proxy::{self, Proxy};
 
 /// Messages between the pump and the connection. Small: what waits belongs into the outbox, where newer replaces older.
 const OUTGOING: usize = 32;
@@ -34,6 +37,10 @@ const OUTGOING: usize = 32;
 const SMALL: usize = 64 * 1024;
 /// How long the principal may take for a small RPC.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// What may be on its way in a tunnel, in bytes: a link of 1 Gbit/s with 130 ms is filled.
+const TUNNEL_WINDOW: u32 = 16 << 20;
+/// A tunnel that is silent for longer is asked for a sign of life, so that one that is dead is replaced.
+const TUNNEL_KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +105,11 @@ impl std::fmt::Debug for Opened {
 pub trait Link: Send + Sync + 'static {
     /// Opens a stream, offering what this agent can do.
     fn open(&self, mode: Mode, offer: Features) -> impl Future<Output = Result<Opened, Error>> + Send;
+
+    /// Opens a tunnel, beside the stream and never in its way. Asked of a link only if its principal wants one.
+    fn tunnel(&self, _: Mode) -> impl Future<Output = Result<tunnel::ByteStream, Error>> + Send {
+        std::future::pending()
+    }
 }
 
 /// The way to a principal over gRPC: where to connect, and as whom.
@@ -125,6 +137,7 @@ pub struct Grpc {
 pub(crate) async fn keep(
     link: impl Link,
     side: Arc<ClusterSide>,
+    proxy: Option<Arc<Proxy>>,
     heartbeat: Option<Duration>,
     connected: watch::Sender<bool>,
     cancel: CancellationToken,
@@ -132,12 +145,13 @@ pub(crate) async fn keep(
     let mut was_connected = false;
     let mut backoff = Backoff::random(Schedule::default());
     let metrics = &side.outbound.metrics;
+    let link = Arc::new(link);
     loop {
         let began = tokio::time::Instant::now();
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => return Ok(()),
-            outcome = session(&link, &side, heartbeat, &connected, &cancel) => outcome,
+            outcome = session(&link, &side, proxy.as_ref(), heartbeat, &connected, &cancel) => outcome,
         };
         let worked = if connected.send_replace(false) { began.elapsed() } else { Duration::ZERO };
         metrics.connection_status.set(0);
@@ -164,14 +178,19 @@ pub(crate) async fn keep(
 }
 
 async fn session(
-    link: &impl Link,
+    link: &Arc<impl Link>,
     side: &Arc<ClusterSide>,
+    proxy: Option<&Arc<Proxy>>,
     heartbeat: Option<Duration>,
     connected: &watch::Sender<bool>,
     cancel: &CancellationToken,
 ) -> Error {
     let outbound = &side.outbound;
-    let opened = match link.open(outbound.mode, Features::all()).await {
+    let offer = match proxy {
+        Some(_) => Features::all(),
+        None => Features::all().without(Feature::Tunnel),
+    };
+    let opened = match link.open(outbound.mode, offer).await {
         Ok(opened) => opened,
         Err(error) => return error,
     };
@@ -185,6 +204,12 @@ async fn session(
     metrics.connection_status.set(1);
     metrics.connection_start.set(clock::now().as_millisecond() as f64 / 1000.0);
     connected.send_replace(true);
+    // In a task of its own, so that what goes through it does not hold up events; and no longer than the session.
+    let _tunnel = proxy.map(|proxy| {
+        let (link, proxy, mode) = (Arc::clone(link), Arc::clone(proxy), outbound.mode);
+        let features = opened.features.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move { proxy::keep(&*link, mode, &proxy, features).await }))
+    });
     let pumping = pump::run(
         Arc::clone(side),
         Arc::clone(&outbound.outbox),
@@ -252,6 +277,25 @@ impl Link for Grpc {
             principal_namespace: answer.principal_namespace,
             max_message_size: limit,
         })
+    }
+
+    async fn tunnel(&self, mode: Mode) -> Result<tunnel::ByteStream, Error> {
+        let mut dial = self.dial.clone();
+        dial.stream_window = Some(TUNNEL_WINDOW);
+        dial.connection_window = Some(TUNNEL_WINDOW);
+        dial.keepalive_interval = dial.keepalive_interval.or(Some(TUNNEL_KEEPALIVE));
+        let channel = transport::dial(&dial).await?;
+        // A token of its own: that of the stream may be long expired when a tunnel has to be replaced.
+        let answer = self.authenticate(mode, channel.clone()).await?;
+        let (outgoing, mut chunks) = mpsc::channel(tunnel::QUEUE);
+        let mut request = Request::new(futures::stream::poll_fn(move |context| chunks.poll_recv(context)));
+        let token = answer.access_token.parse().map_err(|_| Error::BadToken)?;
+        request.metadata_mut().insert("authorization", token);
+        let mut client = TunnelClient::new(channel);
+        let opened = tokio::time::timeout(PATIENCE, client.open(request)).await;
+        let response = opened.map_err(|_| Error::TimedOut)?;
+        let incoming = response.map_err(|status| Error::Refused(Box::new(status)))?.into_inner();
+        Ok(tunnel::ByteStream::new(incoming, outgoing))
     }
 }
 

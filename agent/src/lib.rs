@@ -5,6 +5,7 @@
 //!                │ what left the wanted state
 //!                ▼
 //! stream ══▶ handler ─▶ mirror ─▶ reconciler ─▶ backend
+//! tunnel ══▶ proxy ─▶ API server
 //! ```
 //!
 //! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], and [`Agent::run`] works until it is cancelled.
@@ -17,11 +18,13 @@ mod namespaces;
 pub mod options;
 mod outbound;
 mod pace;
+mod proxy;
 mod redis_proxy;
 mod server;
 pub mod setup;
 
 pub use cluster_cache::ClusterCacheConfig;
+pub use proxy::{AllowList, Policy as ProxyPolicy, ProxyConfig};
 pub use server::{Agent, Config, Handle};
 
 /// Why an agent cannot start, or cannot go on.

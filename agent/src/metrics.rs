@@ -20,6 +20,8 @@ pub(crate) struct Metrics {
     pub(crate) errors: IntCounterVec,
     pub(crate) resync_rounds: IntCounter,
     pub(crate) resync_repaired: IntCounter,
+    pub(crate) proxy_requests: IntCounter,
+    pub(crate) proxy_errors: IntCounter,
     pub(crate) redis_proxy_requests: IntCounterVec,
     pub(crate) redis_proxy_errors: IntCounterVec,
     pub(crate) redis_proxy_subscriptions: IntGauge,
@@ -81,6 +83,14 @@ impl Metrics {
             resync_repaired: counter(
                 "tiphys_agent_resync_repaired_total",
                 "Number of resources that a comparison found to differ at the principal, and that were sent again",
+            )?,
+            proxy_requests: counter(
+                "argocd_agent_resource_proxy_requests_total",
+                "Number of requests to this cluster's api that came from the principal",
+            )?,
+            proxy_errors: counter(
+                "argocd_agent_resource_proxy_errors_total",
+                "Number of them that the agent refused, or could not pass on",
             )?,
             redis_proxy_requests: counters(
                 "argocd_agent_redis_proxy_requests_total",

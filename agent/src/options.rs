@@ -16,8 +16,11 @@ use tiphys_shared::security::passwords::{self, Credentials};
 use tiphys_shared::security::tls::{Policy as TlsPolicy, Version};
 
 mod compatibility;
+pub(crate) mod proxy;
 
 use compatibility::Compatibility;
+use proxy::ProxyOptions;
+pub use proxy::{PolicySource, ProxySettings};
 
 /// The agent's options as they are given.
 #[derive(Debug, Clone, Args)]
@@ -32,6 +35,8 @@ pub struct Options {
     applications: ApplicationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    proxy: ProxyOptions,
     #[command(flatten)]
     redis: RedisOptions,
     #[command(flatten)]
@@ -292,6 +297,8 @@ pub struct Settings {
     pub resync_interval: Option<Duration>,
     /// Watch only what matches.
     pub label_selector: Option<String>,
+    /// How this cluster's API is served to the control plane, if at all.
+    pub proxy: Option<ProxySettings>,
     /// Where this cluster's Argo CD counts what is here, if anybody is to know.
     pub redis: Option<redis::Access>,
     /// Time between two looks there.
@@ -370,6 +377,7 @@ impl Options {
         }
         let access = problems.keep(self.kubernetes.check());
         let redis = problems.absorb(self.redis.check(&mut notices));
+        let proxy = problems.absorb(self.proxy.check());
 
         let (
             Some(logging),
@@ -379,6 +387,7 @@ impl Options {
             Some(allowed_namespaces),
             Some(access),
             Some(redis),
+            Some(proxy),
             true,
         ) = (
             logging,
@@ -388,6 +397,7 @@ impl Options {
             allowed_namespaces,
             access,
             redis,
+            proxy,
             problems.is_empty(),
         )
         else {
@@ -421,6 +431,7 @@ impl Options {
                 .then(|| serde_json::json!({"sync": {}})),
             resync_interval: interval(self.connection.resync_interval),
             label_selector: filled(self.applications.label_selector),
+            proxy,
             redis,
             cache_refresh_interval: self.redis.cache_refresh_interval,
             logging,

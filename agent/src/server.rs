@@ -28,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
+use crate::proxy::{Proxy, ProxyConfig};
 use crate::redis_proxy::RedisProxy;
 
 /// How long tasks get to end by themselves.
@@ -59,6 +60,8 @@ pub struct Config {
     pub buffer_interval: Option<Duration>,
     /// Where this cluster's Argo CD has counted what is here, if the control plane is to know.
     pub cluster_cache: Option<ClusterCacheConfig>,
+    /// How this cluster's API is served to the control plane, if it is.
+    pub proxy: Option<ProxyConfig>,
     /// The Redis of this cluster's Argo CD, if the control plane may read there what is kept of its Applications.
     pub redis: Option<redis::Config>,
     /// Pause between signs of life.
@@ -191,6 +194,13 @@ impl<L: Link> Agent<L> {
                 reconciler.mend(stop, note).await;
             });
         }
+        let proxy = config
+            .proxy
+            .map(|proxy| Arc::new(Proxy::new(proxy, config.client, &config.namespace, Arc::clone(&metrics))));
+        if let Some(proxy) = proxy.clone().filter(|proxy| proxy.asks_what_is_managed()) {
+            let stop = stop.clone();
+            tasks.spawn(async move { proxy.managed().follow(stop).await });
+        }
         let mut kept = Ok(());
         tokio::select! {
             biased;
@@ -210,7 +220,7 @@ impl<L: Link> Agent<L> {
                 let side =
                     Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval, redis_proxy });
                 tasks.spawn(connection::count(metrics, stores, stop.clone()));
-                kept = connection::keep(link, side, config.heartbeat, connected, cancel.clone()).await;
+                kept = connection::keep(link, side, proxy, config.heartbeat, connected, cancel.clone()).await;
             }
         }
         stop.cancel();

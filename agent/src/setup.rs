@@ -1,6 +1,7 @@
 //! From checked options to a configuration: reads Secrets and files, and keeps certificates current.
 
 use prometheus::Registry;
+use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
 use tiphys_shared::model::Mode;
@@ -9,12 +10,16 @@ use tiphys_shared::redis;
 use tiphys_shared::security::passwords::Credentials;
 use tiphys_shared::security::tls::{ClientTls, Policy};
 use tiphys_shared::wire::transport::DialOptions;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::Grpc;
-use crate::options::{Roots, Settings, Transport};
-use crate::{ClusterCacheConfig, Config};
+use crate::options::proxy::read_allow_list;
+use crate::options::{PolicySource, Roots, Settings, Transport};
+use crate::{ClusterCacheConfig, Config, ProxyConfig, ProxyPolicy};
 
+/// How often the file of an allow-list is looked at. Kubernetes swaps a link above mounted files, which file watchers miss.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(10);
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
 const CA: &[&str] = &["ca.crt", "tls.crt"];
@@ -28,9 +33,20 @@ pub async fn prepare(
     registry: Registry,
     cancel: &CancellationToken,
 ) -> Result<(Config, Grpc), Problems> {
-    let client = client::connect(&settings.kubernetes).await.map_err(|error| {
+    let unreachable = |error: client::Error| {
         Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
-    })?;
+    };
+    let access = client::configuration(&settings.kubernetes).await.map_err(unreachable)?;
+    let proxy = match &settings.proxy {
+        None => None,
+        Some(proxy) => Some(ProxyConfig {
+            api_server: ApiServer::connect(&access).map_err(unreachable)?,
+            policy: policy(&proxy.policy, cancel)?,
+            read_only: proxy.read_only,
+            impersonate: proxy.impersonate,
+        }),
+    };
+    let client = client::client(access).map_err(unreachable)?;
     let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
     let tls = match &settings.transport {
         Transport::Plaintext => None,
@@ -62,6 +78,7 @@ pub async fn prepare(
         resync_interval: settings.resync_interval,
         buffer_interval: settings.buffer_interval,
         cluster_cache,
+        proxy,
         redis,
         heartbeat: settings.heartbeat_interval,
         registry,
@@ -75,6 +92,46 @@ pub async fn prepare(
         max_message_size: settings.max_message_size,
     };
     Ok((config, link))
+}
+
+/// The policy, and whatever the file with its rules becomes until `cancel`.
+fn policy(
+    source: &PolicySource,
+    cancel: &CancellationToken,
+) -> Result<watch::Receiver<ProxyPolicy>, Problem> {
+    let path = match source {
+        PolicySource::Managed => return Ok(watch::channel(ProxyPolicy::Managed).1),
+        PolicySource::All => return Ok(watch::channel(ProxyPolicy::All).1),
+        PolicySource::AllowList(path) => path.clone(),
+    };
+    let (sender, receiver) = watch::channel(ProxyPolicy::AllowList(read_allow_list(&path)?));
+    let cancel = cancel.clone();
+    tokio::spawn(async move {
+        let mut look = tokio::time::interval(LOOK);
+        let mut last_failure = String::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                _ = look.tick() => {}
+            }
+            match read_allow_list(&path).map(ProxyPolicy::AllowList) {
+                Ok(policy) => {
+                    last_failure.clear();
+                    if *sender.borrow() != policy {
+                        tracing::info!(path = %path.display(), "allow-list changed; it counts from now on");
+                        sender.send_replace(policy);
+                    }
+                }
+                Err(problem) if problem.what != last_failure => {
+                    tracing::warn!(error = problem.what, "allow-list cannot be used; the old one counts");
+                    last_failure = problem.what;
+                }
+                Err(_) => {}
+            }
+        }
+    });
+    Ok(receiver)
 }
 
 async fn client_tls(

@@ -3,16 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
-use tokio::sync::watch;
+use tiphys_shared::wire::tunnel::Requester;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::redis_proxy::remote::Awaited;
+
+/// How long a tunnel is waited for that an agent opens after its session, or in place of one that broke.
+const TUNNEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One agent that has connected since this process started. Its outbox outlives its sessions.
 #[derive(Debug)]
@@ -26,6 +31,10 @@ pub(crate) struct Agent {
     asked: AtomicBool,
     /// Whether it is of ours, by its last connection.
     tiphys: AtomicBool,
+    /// Whether it serves its cluster's API, by its last connection.
+    serves: AtomicBool,
+    /// Told of each tunnel that is taken into use.
+    attached: Notify,
     /// What it was last compared with.
     pub(crate) trees: Trees,
     /// What is awaited of its cluster's Redis.
@@ -49,6 +58,45 @@ impl Agent {
         self.session.lock().live.as_ref().map(|live| live.since)
     }
 
+    /// Takes a tunnel into use for as long as the session lasts, in place of the one before. Returns what ends it; none if
+    /// there is no session.
+    pub(crate) fn attach(&self, requester: Requester) -> Option<CancellationToken> {
+        let mut session = self.session.lock();
+        let live = session.live.as_mut()?;
+        let cancel = live.cancel.child_token();
+        if let Some(older) = live.tunnel.replace(Tunnel { requester, cancel: cancel.clone() }) {
+            older.cancel.cancel();
+        }
+        self.attached.notify_waiters();
+        Some(cancel)
+    }
+
+    /// The way to its cluster; one that is about to come is waited for.
+    pub(crate) async fn way(&self) -> Result<Requester, Away> {
+        let mut attached = std::pin::pin!(self.attached.notified());
+        attached.as_mut().enable();
+        match self.tunnel() {
+            Err(Away::NoTunnel) if self.serves.load(Ordering::Relaxed) => {
+                // Whether it came or not: the next look tells.
+                _ = tokio::time::timeout(TUNNEL_PATIENCE, attached).await;
+                self.tunnel()
+            }
+            found => found,
+        }
+    }
+
+    /// The way to its cluster as it is now.
+    fn tunnel(&self) -> Result<Requester, Away> {
+        let session = self.session.lock();
+        match &session.live {
+            None => Err(Away::Disconnected { since: session.ended }),
+            Some(Live { tunnel: Some(tunnel), .. }) if !tunnel.requester.is_closed() => {
+                Ok(tunnel.requester.clone())
+            }
+            Some(_) => Err(Away::NoTunnel),
+        }
+    }
+
     /// Cancelled when the present connection ends; none if it is not connected.
     pub(crate) fn session_token(&self) -> Option<CancellationToken> {
         self.session.lock().live.as_ref().map(|live| live.cancel.clone())
@@ -62,6 +110,11 @@ impl Agent {
     /// Takes note of whether it is of ours.
     pub(crate) fn note_tiphys(&self, is_tiphys: bool) {
         self.tiphys.store(is_tiphys, Ordering::Relaxed);
+    }
+
+    /// Takes note of whether it serves its cluster's API.
+    pub(crate) fn note_serves(&self, serves: bool) {
+        self.serves.store(serves, Ordering::Relaxed);
     }
 
     /// Whether it has heard that it shall name what it has.
@@ -79,12 +132,33 @@ impl Agent {
 struct Session {
     generation: u64,
     live: Option<Live>,
+    /// When the last one ended.
+    ended: Option<Timestamp>,
 }
 
 #[derive(Debug)]
 struct Live {
     cancel: CancellationToken,
     since: Timestamp,
+    tunnel: Option<Tunnel>,
+}
+
+#[derive(Debug)]
+struct Tunnel {
+    requester: Requester,
+    cancel: CancellationToken,
+}
+
+/// Why there is no way to an agent's cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Away {
+    /// The agent is not connected.
+    Disconnected {
+        /// Since then.
+        since: Option<Timestamp>,
+    },
+    /// It is connected, and has no tunnel open.
+    NoTunnel,
 }
 
 /// A session as its stream holds it. Ends by its own hand, or when a newer one takes its place.
@@ -100,13 +174,14 @@ pub(crate) struct SessionHandle {
 
 impl SessionHandle {
     /// Whether this session was still the agent's newest when it ended.
-    pub(crate) fn end(self) -> bool {
+    pub(crate) fn end(self, now: Timestamp) -> bool {
         let mut session = self.agent.session.lock();
         let newest = session.generation == self.generation;
         // Whoever still waits for an answer on it waits in vain.
         self.cancel.cancel();
         if newest {
             session.live = None;
+            session.ended = Some(now);
         }
         newest
     }
@@ -196,6 +271,8 @@ impl Agents {
                         cluster: Mutex::default(),
                         asked: AtomicBool::new(false),
                         tiphys: AtomicBool::new(false),
+                        serves: AtomicBool::new(false),
+                        attached: Notify::new(),
                         trees: Trees::default(),
                         redis: Awaited::default(),
                         session: Mutex::default(),
@@ -209,7 +286,7 @@ impl Agents {
         let mut session = agent.session.lock();
         session.generation += 1;
         let generation = session.generation;
-        if let Some(older) = session.live.replace(Live { cancel: cancel.clone(), since: now }) {
+        if let Some(older) = session.live.replace(Live { cancel: cancel.clone(), since: now, tunnel: None }) {
             tracing::info!(agent = %name, since = %older.since, "a newer connection takes the place of an open one");
             older.cancel.cancel();
         }
@@ -233,7 +310,7 @@ mod tests {
         assert!(managed.cancel.is_cancelled());
         assert!(autonomous.is_first);
         assert!(!Arc::ptr_eq(&managed.agent.outbox, &autonomous.agent.outbox));
-        managed.end();
+        managed.end(Timestamp::UNIX_EPOCH);
         assert_eq!(agents.connected(), 1);
     }
 
@@ -248,9 +325,9 @@ mod tests {
         assert!(!second.cancel.is_cancelled());
         assert!(first.is_first && !second.is_first);
         assert!(Arc::ptr_eq(&first.agent, &second.agent));
-        assert!(!first.end(), "the end of the older session was taken for the agent's");
+        assert!(!first.end(Timestamp::UNIX_EPOCH), "the end of the older session was taken for the agent's");
         assert_eq!(agents.connected(), 1);
-        assert!(second.end());
+        assert!(second.end(Timestamp::UNIX_EPOCH));
         assert_eq!(agents.connected(), 0);
     }
 }

@@ -12,7 +12,7 @@ use tiphys_proto::event_stream::Event as WireEvent;
 use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::Stores;
 use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
-use tiphys_shared::model::feature::Features;
+use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
@@ -205,6 +205,7 @@ impl ControlPlane {
             agent = %subject.agent, mode = %subject.mode, tiphys = offered.is_some(), "agent connected"
         );
         session.agent.note_tiphys(offered.is_some());
+        session.agent.note_serves(offered.as_ref().is_some_and(|features| features.has(Feature::Tunnel)));
         let (sender, outgoing) = mpsc::channel(OUTGOING);
         let side = Arc::new(AgentSide {
             agent: Arc::clone(&session.agent),
@@ -260,7 +261,7 @@ async fn run(
     if matches!(end, pump::End::Broken(_)) {
         metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
     }
-    let newest = session.end();
+    let newest = session.end(clock::now());
     agents.note_move();
     if let Some(view) = side.view.as_ref().filter(|_| newest) {
         view.came_or_went(&agent.name);

@@ -3,4 +3,5 @@
 pub(crate) mod auth;
 pub(crate) mod event_stream;
 pub(crate) mod gate;
+pub(crate) mod tunnel;
 pub(crate) mod version;

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! informer ─▶ outbound ─▶ outbox(agent) ══▶ stream ══▶ handler ─▶ backend
+//! proxy ══▶ tunnel(agent)
 //! ```
 //!
 //! [`options`] reads what the user wants, [`setup`] turns it into a [`Config`], [`bind`] opens the port and [`Bound::run`]
@@ -17,6 +18,7 @@ mod identity;
 mod metrics;
 pub mod options;
 mod outbound;
+mod proxy;
 mod redis_proxy;
 mod requests;
 mod server;
@@ -27,6 +29,7 @@ use std::net::SocketAddr;
 pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
+pub use proxy::{Operator, ProxyConfig};
 pub use redis_proxy::RedisProxyConfig;
 pub use server::{Bound, Config, Handle, bind};
 
@@ -34,12 +37,12 @@ pub use server::{Bound, Config, Handle, bind};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The port cannot be had.
-    #[error(
-        "cannot listen on {address}: {source}; stop what uses the port, or choose another with --listen-port"
-    )]
+    #[error("cannot listen on {address}: {source}; stop what uses the port, or choose another with {option}")]
     Bind {
         /// The address.
         address: SocketAddr,
+        /// The option that chooses another.
+        option: &'static str,
         /// What the system says.
         source: std::io::Error,
     },

@@ -17,6 +17,8 @@ pub(crate) struct Metrics {
     pub(crate) events_received: IntCounterVec,
     pub(crate) events_sent: IntCounterVec,
     pub(crate) errors: IntCounterVec,
+    pub(crate) proxy_requests: IntCounterVec,
+    pub(crate) proxy_errors: IntCounterVec,
     pub(crate) send_errors: IntCounterVec,
     pub(crate) handshake_failures: IntCounterVec,
     pub(crate) redis_proxy_requests: IntCounterVec,
@@ -102,6 +104,16 @@ impl Metrics {
                 "principal_errors",
                 "Number of events that could not be handled",
                 &["resource_type"],
+            )?,
+            proxy_requests: counters(
+                "argocd_principal_resource_proxy_requests_total",
+                "Number of requests to the api of an agent's cluster",
+                &["agent_name"],
+            )?,
+            proxy_errors: counters(
+                "argocd_principal_resource_proxy_errors_total",
+                "Number of them that were refused or could not be passed on; the agent is empty where none was proven",
+                &["agent_name", "reason"],
             )?,
             send_errors: counters(
                 "principal_event_writer_send_errors_total",

@@ -17,9 +17,12 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
 mod authentication;
 mod compatibility;
+mod proxy;
 mod redis_proxy;
 
 use compatibility::Compatibility;
+use proxy::ProxyOptions;
+pub use proxy::ProxySettings;
 pub use redis_proxy::RedisProxy;
 use redis_proxy::RedisProxyOptions;
 
@@ -36,6 +39,8 @@ pub struct Options {
     authentication: AuthenticationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    proxy: ProxyOptions,
     #[command(flatten)]
     redis: RedisOptions,
     #[command(flatten)]
@@ -274,6 +279,8 @@ pub struct Settings {
     pub resync_interval: Option<Duration>,
     /// Watch only what matches.
     pub label_selector: Option<String>,
+    /// How the clusters' API is served, if at all.
+    pub proxy: Option<ProxySettings>,
     /// Where Argo CD's view of clusters is kept, if at all.
     pub redis: Option<redis::Access>,
     /// How Argo CD packs what it keeps there.
@@ -375,7 +382,9 @@ impl Options {
             );
         }
         let redis_proxy_port = redis_proxy.as_ref().and_then(|proxy| Some(proxy.as_ref()?.listen.port));
-        problems.0.extend(self.server.check_ports(redis_proxy_port));
+        problems.0.extend(self.server.check_ports(&self.proxy, redis_proxy_port));
+        // What is wrong with the policy has been said of the other port.
+        let proxy = problems.absorb(self.proxy.check(self.tls.policy().ok()));
 
         let (
             Some(logging),
@@ -385,6 +394,7 @@ impl Options {
             Some(kubernetes),
             Some(namespace_creation),
             Some(redis),
+            Some(proxy),
             Some(redis_proxy),
             true,
         ) = (
@@ -395,6 +405,7 @@ impl Options {
             kubernetes,
             namespace_creation,
             redis,
+            proxy,
             redis_proxy,
             problems.is_empty(),
         )
@@ -428,6 +439,7 @@ impl Options {
             label_selector: filled(self.kubernetes.label_selector),
             redis,
             redis_compression: self.redis.redis_compression_type,
+            proxy,
             redis_proxy,
             logging,
             notices,
@@ -436,13 +448,16 @@ impl Options {
 }
 
 impl ServerOptions {
-    fn check_ports(&self, redis_proxy_port: Option<u16>) -> Vec<Problem> {
-        let ports = [
+    fn check_ports(&self, proxy: &ProxyOptions, redis_proxy_port: Option<u16>) -> Vec<Problem> {
+        let mut ports = vec![
             ("--listen-port", self.listen_port),
             ("--metrics-port", self.metrics_port),
             ("--healthz-port", self.healthz_port),
             ("--redis-proxy-port", redis_proxy_port.unwrap_or_default()),
         ];
+        if proxy.enable_resource_proxy {
+            ports.push(("--resource-proxy-listen-port", proxy.resource_proxy_listen_port));
+        }
         let mut problems = Vec::new();
         for (index, (name, port)) in ports.iter().enumerate() {
             for (other, _) in ports[..index].iter().filter(|(_, other)| other == port && *port != 0) {
@@ -463,12 +478,7 @@ impl TlsOptions {
         notices: &mut Vec<String>,
     ) -> Result<Transport, Problems> {
         let mut problems = Problems::default();
-        let policy = problems.absorb(options::policy(
-            Some(&self.tls_min_version),
-            self.tls_max_version.as_deref(),
-            &self.tls_ciphersuites,
-            Version::Tls13,
-        ));
+        let policy = problems.absorb(self.policy());
         let identity = problems.absorb(self.identity());
         let roots = problems.keep(match &self.root_ca_path {
             Some(path) => {
@@ -507,6 +517,15 @@ impl TlsOptions {
         let client_certificate =
             if required { ClientCertificate::Required } else { ClientCertificate::Requested };
         Ok(Transport::Tls { identity, roots, policy: Policy { client_certificate, ..policy } })
+    }
+
+    fn policy(&self) -> Result<Policy, Problems> {
+        options::policy(
+            Some(&self.tls_min_version),
+            self.tls_max_version.as_deref(),
+            &self.tls_ciphersuites,
+            Version::Tls13,
+        )
     }
 
     fn identity(&self) -> Result<Identity, Problems> {

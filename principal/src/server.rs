@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use tiphys_proto::auth::authentication_server::AuthenticationServer;
 use tiphys_proto::event_stream::event_stream_server::EventStreamServer;
+use tiphys_proto::tunnel::tunnel_server::TunnelServer;
 use tiphys_proto::version::version_server::VersionServer;
+use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::ServerTls;
@@ -24,8 +26,10 @@ use crate::control_plane::{ControlPlane, ControlPlaneConfig};
 use crate::grpc::auth::AuthService;
 use crate::grpc::event_stream::EventStreamService;
 use crate::grpc::gate::Gate;
+use crate::grpc::tunnel::TunnelService;
 use crate::grpc::version::VersionService;
 use crate::metrics::Metrics;
+use crate::proxy::{self, Proxy, ProxyConfig};
 use crate::redis_proxy::{RedisProxy, RedisProxyConfig};
 
 /// How long open streams get to end by themselves.
@@ -47,6 +51,8 @@ pub struct Config {
     pub client_cert_subject_match: bool,
     /// Issues and checks tokens.
     pub issuer: Issuer,
+    /// How the clusters' API is served to Argo CD and others, if it is.
+    pub proxy: Option<ProxyConfig>,
     /// Where Argo CD finds what clusters keep in their Redis, if it is to.
     pub redis_proxy: Option<RedisProxyConfig>,
 }
@@ -56,6 +62,7 @@ pub struct Bound {
     config: Config,
     listener: TcpListener,
     address: SocketAddr,
+    proxy: Option<(TcpListener, SocketAddr)>,
     redis_proxy: Option<RedisProxy>,
     agents: Arc<Agents>,
     ready: watch::Sender<bool>,
@@ -80,32 +87,40 @@ impl Handle {
     }
 }
 
-/// Binds the ports.
+/// Binds the ports: gRPC, and those of the proxies if there are to be any.
 ///
 /// # Errors
-/// [`Error`] if one cannot be had.
+/// [`Error`] if a port cannot be had.
 pub async fn bind(mut config: Config) -> Result<Bound, Error> {
     let redis_proxy = match config.redis_proxy.take() {
         Some(config) => Some(RedisProxy::bind(config).await?),
         None => None,
     };
-    let wrap = |source| Error::Bind { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(wrap)?;
+    let (listener, address) = bind_port(config.listen, "--listen-port").await?;
+    let proxy = match &config.proxy {
+        Some(proxy) => Some(bind_port(proxy.listen, "--resource-proxy-listen-port").await?),
+        None => None,
+    };
+    let (agents, ready) = (Arc::default(), watch::channel(false).0);
+    Ok(Bound { config, listener, address, proxy, redis_proxy, agents, ready })
+}
+
+async fn bind_port(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
+    let wrap = |source| Error::Bind { address, option, source };
+    let listener = TcpListener::bind(address).await.map_err(wrap)?;
     let address = listener.local_addr().map_err(wrap)?;
-    Ok(Bound {
-        config,
-        listener,
-        address,
-        redis_proxy,
-        agents: Arc::default(),
-        ready: watch::channel(false).0,
-    })
+    Ok((listener, address))
 }
 
 impl Bound {
     /// Where agents connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the resource proxy listens, if there is one.
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(|(_, address)| *address)
     }
 
     /// Where Argo CD reaches the Redis proxy, if there is one.
@@ -126,7 +141,7 @@ impl Bound {
     /// # Errors
     /// [`Error`] if it cannot go on.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
-        let Self { config, listener, address, redis_proxy, agents, ready } = self;
+        let Self { config, listener, address, proxy, redis_proxy, agents, ready } = self;
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
         let namespace = config.control_plane.namespace.clone();
@@ -151,7 +166,12 @@ impl Bound {
         let auth = AuthService { gate: gate.clone(), passwords: config.passwords.clone(), namespace };
         let version =
             VersionService { gate: gate.clone(), version: format!("tiphys-{}", env!("CARGO_PKG_VERSION")) };
-        let events = EventStreamService { gate, control_plane };
+        let tunnels = TunnelService { gate: gate.clone(), agents: Arc::clone(&agents), tasks: tasks.clone() };
+        let features = match proxy {
+            Some(_) => Features::all(),
+            None => Features::all().without(Feature::Tunnel),
+        };
+        let events = EventStreamService { gate, control_plane, features };
         let events = EventStreamServer::new(events)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
@@ -165,17 +185,29 @@ impl Bound {
         };
         let incoming = transport::listen(listener, config.tls.clone(), limits);
         tasks.spawn(watch_fleet(Arc::clone(&agents), Arc::clone(&metrics), watching.clone()));
+        if let (Some((listener, address)), Some(served)) = (proxy, config.proxy) {
+            let proxy = Arc::new(Proxy {
+                agents: Arc::clone(&agents),
+                issuer: config.issuer.clone(),
+                operators: served.operators,
+                metrics: Arc::clone(&metrics),
+                stop: watching.clone(),
+            });
+            tracing::info!(%address, "serving the clusters' api");
+            tasks.spawn(proxy::run(proxy, listener, served.tls, tasks.clone()));
+        }
         tracing::info!(%address, tls = config.tls.is_some(), auth = config.auth.method(), "taking agents");
         ready.send_replace(true);
         let stop = cancel.clone();
         let served = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(512 * 1024)
+            // Windows grow with what is read in a round trip: small for events, what the link holds for a tunnel.
+            .http2_adaptive_window(Some(true))
             .add_service(AuthenticationServer::new(auth).max_decoding_message_size(64 * 1024))
             .add_service(VersionServer::new(version))
             .add_service(events)
+            .add_service(TunnelServer::new(tunnels))
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         // A peer that does not let go of its stream must not keep us.
         let deadline = async {

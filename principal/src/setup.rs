@@ -14,8 +14,8 @@ use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTl
 use tiphys_shared::security::token::Issuer;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Identity, RedisProxy, Roots, Settings, TokenKey, Transport};
-use crate::{ClusterViewConfig, Config, ControlPlaneConfig, RedisProxyConfig};
+use crate::options::{Identity, ProxySettings, RedisProxy, Roots, Settings, TokenKey, Transport};
+use crate::{ClusterViewConfig, Config, ControlPlaneConfig, ProxyConfig, RedisProxyConfig};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -67,6 +67,10 @@ pub async fn prepare(
             redis.map(|redis| Some(ClusterViewConfig { redis, compression }))
         }
     };
+    let proxy = match &settings.proxy {
+        None => Some(None),
+        Some(proxy) => problems.keep(proxy_config(&reader, proxy, cancel).await).map(Some),
+    };
     let redis_proxy = match (&settings.redis_proxy, &cluster_view) {
         (Some(proxy), Some(Some(view))) => {
             problems.keep(redis_proxy(proxy, view.redis.clone(), &reader, cancel).await).map(Some)
@@ -74,8 +78,15 @@ pub async fn prepare(
         (_, None) => None,
         _ => Some(None),
     };
-    let (Some(tls), Some(issuer), Some(passwords), Some(listen), Some(cluster_view), Some(redis_proxy)) =
-        (tls, issuer, passwords, listen, cluster_view, redis_proxy)
+    let (
+        Some(tls),
+        Some(issuer),
+        Some(passwords),
+        Some(listen),
+        Some(cluster_view),
+        Some(proxy),
+        Some(redis_proxy),
+    ) = (tls, issuer, passwords, listen, cluster_view, proxy, redis_proxy)
     else {
         return Err(problems);
     };
@@ -98,8 +109,36 @@ pub async fn prepare(
         passwords,
         client_cert_subject_match: settings.match_certificate_subject,
         issuer,
+        proxy,
         redis_proxy,
     })
+}
+
+async fn proxy_config(
+    reader: &Reader,
+    settings: &ProxySettings,
+    cancel: &CancellationToken,
+) -> Result<ProxyConfig, Problem> {
+    let listen = settings.listen.address().map_err(|error| {
+        Problem::new(
+            format!("cannot listen on {}: {error}", settings.listen),
+            "choose another --resource-proxy-listen-port",
+        )
+    })?;
+    let tls = kept_tls(reader, &settings.identity, place(&settings.roots), settings.policy.clone(), cancel)
+        .await
+        .map_err(|problem| {
+            let what = format!("the resource proxy cannot be served: {}", problem.what);
+            Problem::new(what, format!("{}, or set --enable-resource-proxy false", problem.remedy))
+        })?;
+    Ok(ProxyConfig { listen, tls, operators: settings.operators.clone() })
+}
+
+fn place(roots: &Roots) -> Place {
+    match roots {
+        Roots::File(path) => Place::File(path.clone()),
+        Roots::Secret(name) => Place::Secret { name: name.clone(), keys: CA },
+    }
 }
 
 async fn redis_proxy(
@@ -164,20 +203,27 @@ async fn server_tls(
     policy: Policy,
     cancel: &CancellationToken,
 ) -> Result<ServerTls, Problem> {
-    let ca = match roots {
-        Roots::File(path) => Place::File(path.clone()),
-        Roots::Secret(name) => Place::Secret { name: name.clone(), keys: CA },
-    };
+    match identity {
+        Identity::Kept(pair) => kept_tls(reader, pair, place(roots), policy, cancel).await,
+        Identity::Generated => generated(reader, &place(roots), policy).await,
+    }
+}
+
+/// TLS with a certificate that is kept somewhere, and is replaced here when it is replaced there.
+async fn kept_tls(
+    reader: &Reader,
+    identity: &KeyPair,
+    ca: Place,
+    policy: Policy,
+    cancel: &CancellationToken,
+) -> Result<ServerTls, Problem> {
     let unusable = |error: tiphys_shared::security::tls::Error| {
         Problem::new(
             format!("the principal's certificates cannot be used: {error}"),
             "replace them with a matching pair and CA",
         )
     };
-    let (chain, key) = match identity {
-        Identity::Kept(pair) => places(pair),
-        Identity::Generated => return generated(reader, &ca, policy).await,
-    };
+    let (chain, key) = places(identity);
     let places = Places { chain: Some(chain), key: Some(key), ca: Some(ca) };
     let material = reader.read_all(&places).await?;
     let tls = ServerTls::new(&material, policy).map_err(unusable)?;

@@ -2,7 +2,7 @@
 //!
 //! Nothing here has behaviour. Rules live in `tiphys-shared`, servers and clients in `tiphys-principal`
 //! and `tiphys-agent`. Package names, method paths and field numbers are those of `argocd-agent` and of
-//! the CloudEvents specification: they are a contract with peers that are not ours.
+//! the CloudEvents specification: they are a contract with peers that are not ours. Only `tiphys` is ours alone.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::use_self, clippy::or_fun_call)]
 
 /// Authentication and tokens.
@@ -28,6 +28,11 @@ pub mod log_stream {
 /// Terminal sessions.
 pub mod terminal_stream {
     tonic::include_proto!("terminalstreamapi");
+}
+
+/// Byte streams between two Tiphys peers.
+pub mod tunnel {
+    tonic::include_proto!("tiphys.tunnel");
 }
 
 /// CloudEvents in their protobuf format.

@@ -1,5 +1,6 @@
 //! The API server as Tiphys uses it.
 
+pub mod api_server;
 pub mod backend;
 pub mod client;
 pub mod informer;

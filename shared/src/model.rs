@@ -1,6 +1,7 @@
 //! What things are called. No I/O, no clock.
 
 pub mod agent;
+pub mod api_request;
 pub mod argocd;
 pub mod cache_key;
 pub mod cluster;

@@ -4,3 +4,4 @@ pub mod codec;
 pub mod express;
 pub mod pump;
 pub mod transport;
+pub mod tunnel;

@@ -5,11 +5,12 @@
 
 use std::sync::OnceLock;
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use prost::Message as _;
 use serde_json::Value;
 use tiphys_shared::model::agent::{AgentName, Mode};
+use tiphys_shared::model::api_request::{ApiRequest, Target as Named};
 use tiphys_shared::model::cache_key::CacheKey;
 use tiphys_shared::model::feature::Features;
 use tiphys_shared::model::{Kind, Object, SourceUid};
@@ -30,10 +31,11 @@ use tiphys_shared::wire::codec;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     ("event", event),
     ("resync", resync),
     ("metadata", metadata),
+    ("path", path),
     ("token", token),
     ("certificate", certificate),
     ("checksum", checksum),
@@ -122,6 +124,38 @@ pub fn metadata(bytes: &[u8]) {
     }
     let features = Features::parse(text);
     assert_eq!(Features::parse(&features.to_metadata()), features);
+}
+
+/// A method and what stands after it in a request: what is read leads nowhere else, and reads the same once it is written
+/// plainly.
+pub fn path(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (method, target) = text.split_once(' ').unwrap_or(("GET", text));
+    let Ok(method) = method.parse::<Method>() else { return };
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let Ok(request) = ApiRequest::read(&method, path, query) else { return };
+    let plain = match &request.target {
+        Named::Other { path } => path.clone(),
+        Named::Resource(at) => {
+            let [root, group] = if at.group.is_empty() { ["/api", ""] } else { ["/apis/", &at.group] };
+            let mut plain = format!("{root}{group}/{}", at.version);
+            if !at.namespace.is_empty() {
+                plain = format!("{plain}/namespaces/{}", at.namespace);
+            }
+            for part in [&at.resource, &at.name, &at.subresource].into_iter().filter(|part| !part.is_empty())
+            {
+                plain = format!("{plain}/{part}");
+            }
+            plain
+        }
+    };
+    assert!(!plain.split('/').any(|part| [".", ".."].contains(&part)), "{plain:?} leads elsewhere");
+    assert!(!plain.contains(['\\', '%', '\0']), "{plain:?} could be read in another way");
+    if let (Named::Resource(_), Ok(ApiRequest { target: Named::Resource(again), .. })) =
+        (&request.target, ApiRequest::read(&method, &plain, query))
+    {
+        assert_eq!(Named::Resource(again), request.target, "{plain:?}");
+    }
 }
 
 fn issuer() -> Option<&'static Issuer> {

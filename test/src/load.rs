@@ -10,3 +10,4 @@ pub mod latency;
 pub mod pace;
 pub mod procfs;
 pub mod propagation;
+pub mod proxy;

@@ -61,10 +61,6 @@ const TABLE: &[Accepted] = &[
     row("enable-websocket", "ARGOCD_AGENT_ENABLE_WEBSOCKET", "false", Kind::Switch,
         "Use gRPC over WebSocket",
         Refused("leave out --enable-websocket here and at the principal: the stream needs HTTP/2")),
-    row("enable-resource-proxy", "ARGOCD_AGENT_ENABLE_RESOURCE_PROXY", "true", Kind::Switch,
-        "Serve this cluster's API to the principal",
-        Noticed("the resource proxy is not served by this version: live resources, logs and terminals of this \
-                 cluster do not show in Argo CD")),
     row("informer-sync-timeout", "ARGOCD_AGENT_INFORMER_SYNC_TIMEOUT", "10s", Kind::Duration,
         "Give up at start when lists take longer; Tiphys waits for them", Ignored),
     row("ignore-unmanaged-apps", "ARGOCD_AGENT_IGNORE_UNMANAGED_APPS", "false", Kind::Switch,

@@ -150,3 +150,31 @@ fn a_redis_that_cannot_be_asked_is_refused_and_none_is_fine() {
 fn the_command_is_well_formed() {
     prepare(Options::augment_args(Command::new("agent"))).debug_assert();
 }
+
+#[test]
+fn what_may_pass_is_chosen_by_one_option_and_a_file_for_the_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.yaml");
+    std::fs::write(&file, "rules: [{verbs: [get], resources: [pods]}]").unwrap();
+    let given = |line: &[&str]| settings(&[&GOOD[..], line].concat(), &[]).map(|settings| settings.proxy);
+    let default = given(&[]).unwrap().unwrap();
+    assert_eq!(
+        (default.policy, default.read_only, default.impersonate),
+        (PolicySource::Managed, false, false)
+    );
+    let path = format!("--proxy-policy-file={}", file.display());
+    let listed = given(&["--proxy-policy=allow-list", &path, "--proxy-read-only"]).unwrap().unwrap();
+    assert_eq!((listed.policy, listed.read_only), (PolicySource::AllowList(file.clone()), true));
+    assert!(given(&["--enable-resource-proxy=false"]).unwrap().is_none());
+
+    std::fs::write(&file, "rules: [{verbs: [get]}]").unwrap();
+    for (line, what) in [
+        (&["--proxy-policy=some"][..], "--proxy-policy: there is no policy \"some\""),
+        (&["--proxy-policy=allow-list"], "--proxy-policy allow-list is set without --proxy-policy-file"),
+        (&[&path], "--proxy-policy-file is set, but --proxy-policy is managed"),
+        (&["--proxy-policy=allow-list", &path], "rule 1 names neither resources nor nonResourceURLs"),
+    ] {
+        let found = given(line).unwrap_err();
+        assert!(found.0.len() == 1 && found.0[0].what.ends_with(what), "{found}");
+    }
+}

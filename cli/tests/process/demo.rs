@@ -58,7 +58,7 @@ async fn every_cluster_can_be_reached_and_ctrl_c_leaves_nothing_behind() {
     let kubeconfig = said.split_whitespace().find(|word| word.ends_with("/kubeconfig")).unwrap();
     let config: Value = serde_json::from_slice(&std::fs::read(kubeconfig).unwrap()).unwrap();
     let contexts = config["contexts"].as_array().unwrap();
-    assert_eq!(contexts.len(), 3, "a context per cluster");
+    assert_eq!(contexts.len(), 5, "a context per cluster, and one per cluster of an agent through the proxy");
     for context in contexts {
         let options =
             KubeConfigOptions { context: context["name"].as_str().map(str::to_owned), ..Default::default() };
@@ -66,7 +66,7 @@ async fn every_cluster_can_be_reached_and_ctrl_c_leaves_nothing_behind() {
         let access = Config::from_custom_kubeconfig(access, &options).await.unwrap();
         assert_eq!(access.default_namespace, "argocd");
         let client = Client::try_from(access).unwrap();
-        // Over TLS, with the CA and the token of the file.
+        // Over TLS, with the CA of the file, and its token or certificate.
         Api::<Namespace>::all(client).get("argocd").await.unwrap();
     }
     let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();

@@ -166,7 +166,9 @@ async fn stage() -> Stage {
     control.create_namespace("edge-1").await;
     let ca = Ca::generate("test", clock::now(), DAY).unwrap();
     let server = ca.issue_server(&["localhost", "127.0.0.1"], clock::now(), DAY).unwrap();
-    control.create_pair("argocd-agent-principal-tls", &server).await;
+    for name in ["argocd-agent-principal-tls", "argocd-agent-resource-proxy-tls"] {
+        control.create_pair(name, &server).await;
+    }
     let certificate = ca.certificate_pem().as_bytes();
     control
         .create_secret("argocd-agent-ca", &[("tls.crt", certificate), ("tls.key", ca.key_pem().expose())])
@@ -190,6 +192,7 @@ impl Stage {
             "--allowed-namespaces=edge-1",
             "--auth=mtls:subject:CN=([^,]+)",
             "--listen-port=0",
+            "--resource-proxy-listen-port=0",
             "--redis-proxy-port=0",
         ]);
         let line = principal.wait_for("principal listens");
@@ -221,6 +224,7 @@ async fn principal_and_agent_work_as_processes_and_drain_on_sigterm() {
     let mut agent = stage.agent(&port, &[]);
     agent.wait_for("connected to the principal");
     principal.wait_for("agent connected");
+    principal.wait_for("tunnel opened");
     let project = json!({ "spec": {
         "sourceNamespaces": ["*"],
         "destinations": [{ "name": "*", "server": "*", "namespace": "*" }],
@@ -258,6 +262,7 @@ async fn a_missing_secret_ends_the_process_and_is_named_with_what_to_do() {
     for (line, secret) in [
         (&principal[..], "argocd-agent-principal-tls"),
         (&principal, "argocd-agent-jwt"),
+        (&principal, "argocd-agent-resource-proxy-tls"),
         (&agent, "argocd-agent-"),
     ] {
         let ports = ["--kubeconfig", &empty.kubeconfig, "--metrics-port=0", "--healthz-port=0"];

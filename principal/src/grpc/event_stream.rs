@@ -16,6 +16,8 @@ use crate::control_plane::ControlPlane;
 pub(crate) struct EventStreamService {
     pub(crate) gate: Gate,
     pub(crate) control_plane: Arc<ControlPlane>,
+    /// What this principal can do.
+    pub(crate) features: Features,
 }
 
 #[tonic::async_trait]
@@ -28,7 +30,7 @@ impl EventStream for EventStreamService {
     ) -> Result<Response<Self::SubscribeStream>, Status> {
         let subject = self.gate.identify(&request)?;
         let offered = request.metadata().get(METADATA_KEY).and_then(|value| value.to_str().ok());
-        let features = offered.map(Features::parse);
+        let features = offered.map(|offered| Features::parse(offered).and(&self.features));
         let mut messages = self.control_plane.connect(&subject, features.clone(), request.into_inner());
         let stream =
             futures::stream::poll_fn(move |context| messages.poll_recv(context).map(|next| next.map(Ok)));

@@ -54,10 +54,39 @@ fn the_defaults_are_those_of_upstream() {
     assert_eq!(identity, Identity::Kept(KeyPair::Secret("argocd-agent-principal-tls".to_owned())));
     assert_eq!(roots, Roots::Secret("argocd-agent-ca".to_owned()));
     assert_eq!(policy, Policy::mutual(), "mtls makes the certificate a must");
-    assert_eq!(settings.notices.len(), 1, "one line for the resource proxy: {:?}", settings.notices);
+    assert_eq!(settings.notices, Vec::<String>::new());
+    let proxy = settings.proxy.unwrap();
+    assert_eq!(proxy.listen, Listen::everywhere(9090));
+    assert_eq!(proxy.identity, KeyPair::Secret("argocd-agent-resource-proxy-tls".to_owned()));
+    assert_eq!(proxy.roots, Roots::Secret("argocd-agent-ca".to_owned()));
+    assert_eq!(proxy.policy.client_certificate, ClientCertificate::Required);
+    assert!(proxy.operators.is_empty());
     let proxy = settings.redis_proxy.unwrap();
     assert_eq!(proxy.listen, Listen::everywhere(6379));
     assert!(proxy.tls.is_none());
+}
+
+#[test]
+fn operators_reach_the_agents_of_their_patterns() {
+    let given = "--resource-proxy-operators=alice,bob=edge-*,carol=/^(a|b)$/";
+    let operators = settings(&[&GOOD[..], &[given]].concat(), &[]).unwrap().proxy.unwrap().operators;
+    let reaches = |index: usize, agent: &str| operators[index].agents.matches(agent);
+    assert_eq!(operators.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["alice", "bob", "carol"]);
+    assert!(reaches(0, "core") && reaches(1, "edge-1") && reaches(2, "a"));
+    assert!(!reaches(1, "core") && !reaches(2, "ab"));
+    for (wrong, what) in [
+        ("--resource-proxy-operators==edge", "--resource-proxy-operators: \"=edge\" has no common name"),
+        ("--resource-proxy-operators=bob=[", "--resource-proxy-operators: \"[\" is not a glob"),
+        (
+            "--resource-proxy-key-path=/k",
+            "--resource-proxy-key-path is set, but --resource-proxy-cert-path is not",
+        ),
+        ("--resource-proxy-listen-port=8443", "--listen-port and --resource-proxy-listen-port are both 8443"),
+    ] {
+        assert_eq!(whats(settings(&[&GOOD[..], &[wrong]].concat(), &[])), [what]);
+    }
+    let off = ["--enable-resource-proxy=false", "--resource-proxy-listen-port=8443"];
+    assert!(settings(&[&GOOD[..], &off].concat(), &[]).unwrap().proxy.is_none());
 }
 
 #[test]
@@ -177,8 +206,6 @@ fn features_that_are_not_here_are_refused_when_asked_for() {
         let problems = settings(&[&GOOD[..], &[flag]].concat(), &[]).unwrap_err();
         assert!(problems.0[0].remedy.starts_with("leave out"), "{flag}: {problems}");
     }
-    let quiet = settings(&[&GOOD[..], &["--enable-resource-proxy=false"]].concat(), &[]);
-    assert_eq!(quiet.unwrap().notices, Vec::<String>::new());
 }
 
 #[test]

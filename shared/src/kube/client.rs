@@ -38,6 +38,22 @@ pub enum Error {
 /// # Errors
 /// [`Error`] if the configuration cannot be read. The API server itself is not asked yet.
 pub async fn connect(access: &Access) -> Result<Client, Error> {
+    client(configuration(access).await?)
+}
+
+/// Makes a client of what [`configuration`] has read.
+///
+/// # Errors
+/// [`Error::Client`] if that makes no client.
+pub fn client(config: Config) -> Result<Client, Error> {
+    Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
+}
+
+/// Reads how to reach the API server, and as whom.
+///
+/// # Errors
+/// [`Error`] if it cannot be read.
+pub async fn configuration(access: &Access) -> Result<Config, Error> {
     let options = KubeConfigOptions { context: access.context.clone(), ..Default::default() };
     let mut config = match &access.kubeconfig {
         Some(path) => {
@@ -52,7 +68,7 @@ pub async fn connect(access: &Access) -> Result<Client, Error> {
     };
     // A watch is silent while nothing changes; the watcher has its own idea of how long is too long.
     config.read_timeout = None;
-    Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
+    Ok(config)
 }
 
 /// Whether asking again may help: not where the answer is no.

@@ -359,7 +359,7 @@ pub(super) fn trimmed(mut object: Object) -> Object {
 
 /// Pauses between two tries at a watch: 50 ms, doubling to 10 s, each lengthened by chance by up to a half.
 #[derive(Debug, Default)]
-pub(super) struct Pauses {
+pub struct Pauses {
     failures: u32,
 }
 

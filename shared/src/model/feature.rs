@@ -15,15 +15,18 @@ pub enum Feature {
     Refusals,
     /// What both sides hold is compared as a hash tree, all the time.
     Resync,
+    /// The agent opens a tunnel through which its cluster's API is reached.
+    Tunnel,
 }
 
 impl Feature {
-    const ALL: [Self; 2] = [Self::Refusals, Self::Resync];
+    const ALL: [Self; 3] = [Self::Refusals, Self::Resync, Self::Tunnel];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Refusals => "refusals",
             Self::Resync => "resync",
+            Self::Tunnel => "tunnel",
         }
     }
 }
@@ -44,6 +47,18 @@ impl Features {
         Self(Feature::ALL.into_iter().filter(|feature| names.contains(&feature.as_str())).collect())
     }
 
+    /// The set without `feature`.
+    pub fn without(mut self, feature: Feature) -> Self {
+        self.0.remove(&feature);
+        self
+    }
+
+    /// What is in both sets.
+    pub fn and(mut self, other: &Self) -> Self {
+        self.0.retain(|feature| other.has(*feature));
+        self
+    }
+
     /// Whether `feature` is in the set.
     pub fn has(&self, feature: Feature) -> bool {
         self.0.contains(&feature)
@@ -61,9 +76,9 @@ mod tests {
 
     #[test]
     fn a_feature_of_the_future_is_left_out_and_the_rest_confirmed() {
-        let offered = Features::parse("time-travel, resync, refusals");
+        let offered = Features::parse("time-travel, resync, refusals, tunnel");
         assert_eq!(offered, Features::all());
-        assert_eq!(offered.to_metadata(), "refusals,resync");
+        assert_eq!(offered.to_metadata(), "refusals,resync,tunnel");
         assert!(!Features::parse("").has(Feature::Refusals));
     }
 }

@@ -197,6 +197,7 @@ impl Pair {
             passwords: None,
             client_cert_subject_match: true,
             issuer: self.issuer.clone(),
+            proxy: None,
             redis_proxy: None,
         })
         .await?;
@@ -224,6 +225,7 @@ impl Pair {
             resync_interval: Some(Duration::from_secs(60)),
             buffer_interval: None,
             cluster_cache: None,
+            proxy: None,
             redis: None,
             heartbeat: None,
             registry: figures.clone(),

@@ -137,6 +137,7 @@ fn start_agent(world: &Arc<World>, index: usize) {
         resync_interval: Some(world.plan.resync_interval),
         buffer_interval: None,
         cluster_cache: None,
+        proxy: None,
         redis: None,
         heartbeat: None,
         registry: Registry::new(),

@@ -18,3 +18,4 @@ mod suite {
 }
 
 mod managed;
+mod proxy;

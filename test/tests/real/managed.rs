@@ -7,7 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use super::suite::fleet::{Cluster, Fleet};
 use super::suite::managed;
 
-async fn cluster(context: &str) -> Cluster {
+pub(super) async fn cluster(context: &str) -> Cluster {
     let path = std::env::var("TIPHYS_TEST_KUBECONFIG")
         .expect("TIPHYS_TEST_KUBECONFIG names the clusters' kubeconfig");
     let file = Kubeconfig::read_from(path).unwrap();

@@ -12,6 +12,9 @@ use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
+use tiphys_agent::ProxyPolicy;
+use tiphys_principal::{Operator, ProxyConfig};
+use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::kinds;
 use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
@@ -20,10 +23,11 @@ use tiphys_shared::protocol::ownership::{self, AdoptionPolicy, MismatchPolicy};
 use tiphys_shared::security::passwords::Credentials;
 use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
-use tiphys_shared::security::tls::{ClientTls, Material, Policy, ServerTls};
+use tiphys_shared::security::tls::{Alpn, ClientTls, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::transport::DialOptions;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -61,6 +65,33 @@ impl Cluster {
             Self::Real(config) => Client::try_from((**config).clone()).unwrap(),
         }
     }
+
+    /// The same for requests that are passed on.
+    fn api_server(&self) -> ApiServer {
+        match self {
+            #[cfg(not(feature = "real-cluster"))]
+            Self::Embedded(server) => ApiServer::of(server.service()),
+            #[cfg(feature = "real-cluster")]
+            Self::Real(config) => ApiServer::connect(config).unwrap(),
+        }
+    }
+}
+
+/// How an agent serves the API of its cluster.
+#[derive(Clone)]
+pub(crate) struct Served {
+    /// The API server, where it is not the cluster's own.
+    pub(crate) api_server: Option<ApiServer>,
+    pub(crate) policy: watch::Receiver<ProxyPolicy>,
+    pub(crate) read_only: bool,
+    pub(crate) impersonate: bool,
+}
+
+impl Default for Served {
+    fn default() -> Self {
+        let policy = watch::channel(ProxyPolicy::All).1;
+        Self { api_server: None, policy, read_only: false, impersonate: false }
+    }
 }
 
 /// Something that runs in a runtime of its own.
@@ -97,6 +128,10 @@ pub(crate) struct Fleet {
     pub(crate) ca: Ca,
     pub(crate) issuer: Issuer,
     address: SocketAddr,
+    /// Where the resource proxy listens.
+    pub(crate) proxy: SocketAddr,
+    /// How agents that start serve the API of their clusters.
+    pub(crate) served: Served,
     /// What agents that start do about what is there already.
     pub(crate) adoption: AdoptionPolicy,
     /// How agents that start hold changes back.
@@ -173,6 +208,8 @@ impl Fleet {
             ca,
             issuer: Issuer::generate(2048).unwrap().0,
             address: ([127, 0, 0, 1], 0).into(),
+            proxy: ([127, 0, 0, 1], 0).into(),
+            served: Served::default(),
             adoption: AdoptionPolicy::Always,
             buffer_interval: None,
             cluster_view: None,
@@ -206,13 +243,22 @@ impl Fleet {
         let material = self.ca.issue_server(&["localhost", "127.0.0.1"], clock::now(), DAY).unwrap();
         let material = Material { ca: self.ca.certificate_pem().as_bytes().to_vec(), ..material };
         let tls = ServerTls::new(&material, Policy::mutual()).unwrap();
-        // The system may take a moment to free the port of a principal that was killed.
-        let address = self.address;
-        Self::until("the port", async || tokio::net::TcpListener::bind(address).await.ok()).await;
-        let address = self.redis_proxy_address;
-        Self::until("the other port", async || tokio::net::TcpListener::bind(address).await.ok()).await;
+        let proxy = ProxyConfig {
+            listen: self.proxy,
+            tls: ServerTls::new(&material, Policy { alpn: Alpn::H2OrHttp1, ..Policy::mutual() }).unwrap(),
+            operators: [("alice", "*"), ("bob", "edge-*")]
+                .map(|(name, agents)| Operator {
+                    name: name.to_owned(),
+                    agents: NamePattern::new(agents).unwrap(),
+                })
+                .into(),
+        };
+        // The system may take a moment to free the ports of a principal that was killed.
+        for address in [self.address, self.proxy, self.redis_proxy_address] {
+            Self::until("the port", async || tokio::net::TcpListener::bind(address).await.ok()).await;
+        }
         let redis_proxy = self.redis_proxy.clone().map(|(redis, tls)| tiphys_principal::RedisProxyConfig {
-            listen: address,
+            listen: self.redis_proxy_address,
             tls,
             redis,
         });
@@ -241,6 +287,7 @@ impl Fleet {
                     passwords: None,
                     client_cert_subject_match: false,
                     issuer,
+                    proxy: Some(proxy),
                     redis_proxy,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
@@ -250,6 +297,7 @@ impl Fleet {
             .await
             .unwrap();
         self.address = bound.address();
+        self.proxy = bound.proxy_address().unwrap();
         self.redis_proxy_address = bound.redis_proxy_address().unwrap_or(self.redis_proxy_address);
         runtime.spawn(bound.run(cancel));
         handle.ready().await;
@@ -267,7 +315,7 @@ impl Fleet {
         let (cluster, namespace) = (self.clusters[name].clone(), self.namespace.clone());
         let (adoption, buffer_interval, max_message_size) =
             (self.adoption, self.buffer_interval, self.max_message_size);
-        let cluster_cache = self.cluster_cache.clone();
+        let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
@@ -287,6 +335,13 @@ impl Fleet {
             config.policy.adoption = adoption;
             config.buffer_interval = buffer_interval;
             config.cluster_cache = cluster_cache;
+            let api_server = served.api_server.unwrap_or_else(|| cluster.api_server());
+            config.proxy = Some(tiphys_agent::ProxyConfig {
+                api_server,
+                policy: served.policy,
+                read_only: served.read_only,
+                impersonate: served.impersonate,
+            });
             config.redis = redis;
             config.destination_based_mapping = by_destination;
             if by_destination {
@@ -311,6 +366,13 @@ impl Fleet {
         let material = Material { ca: self.ca.certificate_pem().as_bytes().to_vec(), ..material };
         let tls = ClientTls::new(&material, Policy::default(), false).unwrap();
         DialOptions::new("127.0.0.1", self.address.port(), Some(tls))
+    }
+
+    /// A token with which an agent calls the principal.
+    pub(crate) fn access_token(&self, agent: &str) -> String {
+        let agent = tiphys_shared::model::AgentName::new(agent).unwrap();
+        let subject = tiphys_shared::security::token::Subject { agent, mode: Mode::Managed };
+        self.issuer.issue(&subject, clock::now()).unwrap().access
     }
 
     /// Where Argo CD reaches the Redis proxy.
@@ -438,6 +500,7 @@ pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphy
         resync_interval: Some(RESYNC),
         buffer_interval: None,
         cluster_cache: None,
+        proxy: None,
         redis: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),

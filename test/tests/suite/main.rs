@@ -8,6 +8,7 @@ mod conformance;
 mod fleet;
 mod kube;
 mod managed;
+mod proxy;
 mod raw;
 mod redis_proxy;
 mod redis_server;

@@ -10,10 +10,11 @@ use kube::api::{DynamicObject, PostParams};
 use kube::{Api, Client};
 use prometheus::Registry;
 use tempfile::TempDir;
-use tiphys_agent::Agent;
 use tiphys_agent::connection::Grpc;
+use tiphys_agent::{Agent, ProxyConfig, ProxyPolicy};
 use tiphys_apiserver::ApiServer;
-use tiphys_principal::ControlPlaneConfig;
+use tiphys_principal::{ControlPlaneConfig, Operator};
+use tiphys_shared::kube::api_server::ApiServer as PassingApiServer;
 use tiphys_shared::model::Mode;
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
@@ -24,12 +25,13 @@ use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{Alpn, ClientTls, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::transport::DialOptions;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::applications::{project, project_resource};
 use super::argocd;
-use super::kubeconfig::{self, Entry};
+use super::kubeconfig::{self, Access, Entry, User};
 use super::ledger::Ledger;
 use super::summary::Events;
 use crate::failure::Failure;
@@ -37,6 +39,8 @@ use crate::failure::Failure;
 /// Namespace of Argo CD, everywhere.
 pub(super) const NAMESPACE: &str = "argocd";
 const CONTROL_PLANE: &str = "control-plane";
+/// Whom the principal's resource proxy lets reach every cluster.
+const OPERATOR: &str = "demo";
 const LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long each kind of part gets to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -55,6 +59,8 @@ pub(super) struct Cluster {
     pub(super) name: String,
     pub(super) client: Client,
     address: SocketAddr,
+    /// The same for requests that are passed on.
+    api_server: PassingApiServer,
 }
 
 /// A view of everything that runs.
@@ -117,7 +123,7 @@ impl Fleet {
             .map_err(|error| Failure::because("cannot create the project", &error))?;
 
         let registry = Registry::new();
-        let (principal, address) = start_principal(&control, &pki, &registry, principal_layer).await?;
+        let (principal, address, proxy) = start_principal(&control, &pki, &registry, principal_layer).await?;
         let (observer, client) = (Arc::clone(ledger), control.client.clone());
         agent_layer.spawn(|stop| async move {
             argocd::observe(client, observer, stop).await;
@@ -140,17 +146,34 @@ impl Fleet {
 
         let kubeconfig = engine.folder.path().join("kubeconfig");
         let fleet = Self { control, clusters, principal, agents, registry, kubeconfig };
-        fleet.write_kubeconfig(pki.ca.certificate_pem(), &token)?;
+        fleet.write_kubeconfig(&pki, &token, proxy)?;
         Ok(fleet)
     }
 
-    fn write_kubeconfig(&self, ca: &str, token: &str) -> Result<(), Failure> {
-        let entries: Vec<_> = std::iter::once(&self.control)
-            .chain(&self.clusters)
-            .map(|cluster| Entry { name: &cluster.name, address: cluster.address, namespace: NAMESPACE })
-            .collect();
-        kubeconfig::write(&self.kubeconfig, ca, token, &entries)
-            .map_err(|error| Failure::because("cannot write the kubeconfig", &error))
+    fn write_kubeconfig(&self, pki: &Pki, token: &str, proxy: Option<SocketAddr>) -> Result<(), Failure> {
+        let operator = pki
+            .ca
+            .issue_client::<&str>(OPERATOR, &[], clock::now(), LIFETIME)
+            .map_err(|error| Failure::because("cannot issue a certificate", &error))?;
+        let direct = std::iter::once(&self.control).chain(&self.clusters).map(|cluster| Entry {
+            name: cluster.name.clone(),
+            server: format!("https://{}", cluster.address),
+            user: User::Token,
+        });
+        let proxied = proxy.into_iter().flat_map(|proxy| {
+            self.clusters.iter().map(move |cluster| Entry {
+                name: format!("{}-proxied", cluster.name),
+                server: format!("https://{proxy}/agents/{}", cluster.name),
+                user: User::Certificate,
+            })
+        });
+        let entries: Vec<_> = direct.chain(proxied).collect();
+        kubeconfig::write(
+            &self.kubeconfig,
+            &Access { ca: pki.ca.certificate_pem(), token, operator: &operator, namespace: NAMESPACE },
+            &entries,
+        )
+        .map_err(|error| Failure::because("cannot write the kubeconfig", &error))
     }
 
     /// Waits until the principal is ready and every agent is connected.
@@ -190,6 +213,8 @@ impl Fleet {
             "every cluster is a context of a kubeconfig; from another terminal, try:".to_owned(),
             format!("  {kubectl} --context {CONTROL_PLANE} get applications --all-namespaces"),
             format!("  {kubectl} --context {first} get applications --watch"),
+            "  # the same cluster through its agent and the principal, as Argo CD reaches clusters that nothing can reach".to_owned(),
+            format!("  {kubectl} --context {first}-proxied get applications --watch"),
             "  # a change that nobody may make here: it is undone at once".to_owned(),
             format!(
                 "  {kubectl} --context {first} patch application guestbook-1 --type merge \
@@ -285,7 +310,12 @@ async fn start_server(name: &str, pki: &Pki, token: &str, layer: &mut Layer) -> 
     }
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let bound = server.bind(loopback, Some(pki.servers.current())).await.map_err(failed)?;
-    let cluster = Cluster { name: name.to_owned(), client: server.client(), address: bound.local_addr() };
+    let cluster = Cluster {
+        name: name.to_owned(),
+        client: server.client(),
+        address: bound.local_addr(),
+        api_server: PassingApiServer::of(server.service()),
+    };
     layer.spawn(|stop| async move {
         server.run_controllers(stop).await;
         Ok(())
@@ -312,10 +342,13 @@ async fn start_principal(
     pki: &Pki,
     registry: &Registry,
     layer: &mut Layer,
-) -> Result<(tiphys_principal::Handle, SocketAddr), Failure> {
+) -> Result<(tiphys_principal::Handle, SocketAddr, Option<SocketAddr>), Failure> {
     let failed =
         |error: &(dyn std::error::Error + 'static)| Failure::because("cannot start the principal", error);
-    let tls = ServerTls::new(&server_material(&pki.ca)?, Policy::mutual()).map_err(|error| failed(&error))?;
+    let material = server_material(&pki.ca)?;
+    let tls = ServerTls::new(&material, Policy::mutual()).map_err(|error| failed(&error))?;
+    let policy = Policy { alpn: Alpn::H2OrHttp1, ..Policy::mutual() };
+    let proxy_tls = ServerTls::new(&material, policy).map_err(|error| failed(&error))?;
     let bound = tiphys_principal::bind(tiphys_principal::Config {
         control_plane: ControlPlaneConfig {
             client: control.client.clone(),
@@ -335,15 +368,23 @@ async fn start_principal(
         passwords: None,
         client_cert_subject_match: true,
         issuer: pki.issuer.clone(),
+        proxy: Some(tiphys_principal::ProxyConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            tls: proxy_tls,
+            operators: vec![Operator {
+                name: OPERATOR.to_owned(),
+                agents: NamePattern::new("*").map_err(|error| failed(&error))?,
+            }],
+        }),
         redis_proxy: None,
     })
     .await
     .map_err(|error| failed(&error))?;
-    let (handle, address) = (bound.handle(), bound.address());
+    let (handle, address, proxy) = (bound.handle(), bound.address(), bound.proxy_address());
     layer.spawn(|stop| async move {
         bound.run(stop).await.map_err(|error| Failure::because("the principal failed", &error))
     });
-    Ok((handle, address))
+    Ok((handle, address, proxy))
 }
 
 fn start_agent(
@@ -371,6 +412,12 @@ fn start_agent(
         resync_interval: Some(RESYNC),
         buffer_interval: None,
         cluster_cache: None,
+        proxy: Some(ProxyConfig {
+            api_server: cluster.api_server.clone(),
+            policy: watch::channel(ProxyPolicy::All).1,
+            read_only: false,
+            impersonate: false,
+        }),
         redis: None,
         heartbeat: None,
         registry: Registry::new(),

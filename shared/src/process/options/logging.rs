@@ -39,7 +39,16 @@ const COMPONENTS: [(&str, &[&str]); 4] = [
     ("grpc-event", &["tiphys_shared::wire", "tiphys_principal::grpc", "tiphys_agent::connection"]),
     ("informer-event-buffer", &["tiphys_shared::kube"]),
     ("redis-proxy", &[]),
-    ("resource-proxy", &[]),
+    (
+        "resource-proxy",
+        &[
+            "audit",
+            "tiphys_shared::wire::tunnel",
+            "tiphys_principal::grpc::tunnel",
+            "tiphys_principal::proxy",
+            "tiphys_agent::proxy",
+        ],
+    ),
 ];
 
 impl LogLevels {

@@ -23,6 +23,8 @@ pub struct Certificate {
     pub subject: String,
     /// The last common name of the subject.
     pub common_name: Option<String>,
+    /// The organisations of the subject: for Kubernetes, the groups of a user.
+    pub organizations: Vec<String>,
     /// URI names (SPIFFE ids, say).
     pub uris: Vec<String>,
     /// DNS names.
@@ -48,6 +50,7 @@ impl Certificate {
         let mut certificate = Self {
             subject: go_name(parsed.subject()),
             common_name: parsed.subject().iter_common_name().last().and_then(text),
+            organizations: parsed.subject().iter_organization().filter_map(text).collect(),
             uris: Vec::new(),
             dns_names: Vec::new(),
             addresses: Vec::new(),

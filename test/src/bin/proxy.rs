@@ -1,0 +1,88 @@
+//! What the way through the resource proxy costs, against the same API server directly.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use tiphys_test::load::proxy::{Plan, Role, run, side};
+
+/// Measures latency, throughput, a large list and many watches, directly and through principal and agent.
+///
+/// Principal and agent are processes of their own, so that the memory of each can be told. What is written to the clusters
+/// is in a namespace of its own, which is deleted in the end.
+#[derive(Parser)]
+#[command(name = "proxy", version)]
+struct Options {
+    /// Kubeconfig file with both contexts
+    #[arg(long, env = "KUBECONFIG")]
+    kubeconfig: PathBuf,
+    /// Context of the control plane, which must have Argo CD's definitions
+    #[arg(long, default_value = "cluster-0")]
+    control: String,
+    /// Context of the cluster behind the agent; the same
+    #[arg(long, default_value = "cluster-1")]
+    cluster: String,
+    /// How many small GETs one after the other, each way
+    #[arg(long, default_value_t = 2000)]
+    gets: usize,
+    /// How many clients for the throughput
+    #[arg(long, default_value_t = 32)]
+    clients: usize,
+    /// How many seconds for each measurement of the throughput, of which there are three each way
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Size of the large list in megabytes
+    #[arg(long, default_value_t = 50)]
+    list: usize,
+    /// How many watches at once
+    #[arg(long, default_value_t = 1000)]
+    watches: usize,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+    /// What this process is for the one that measures
+    #[arg(long, hide = true)]
+    role: Option<Role>,
+    /// Where that one left what is needed
+    #[arg(long, hide = true)]
+    folder: Option<PathBuf>,
+    /// Where the principal is
+    #[arg(long, hide = true, default_value_t = 0)]
+    port: u16,
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    match act(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn act(options: Options) -> anyhow::Result<()> {
+    if let (Some(role), Some(folder)) = (options.role, options.folder) {
+        return side(role, &options.kubeconfig, &options.control, &options.cluster, &folder, options.port)
+            .await;
+    }
+    let report = run(&Plan {
+        kubeconfig: options.kubeconfig,
+        control: options.control,
+        cluster: options.cluster,
+        gets: options.gets,
+        clients: options.clients,
+        duration: Duration::from_secs(options.seconds),
+        list_mb: options.list,
+        watches: options.watches,
+    })
+    .await?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{report}");
+    }
+    Ok(())
+}
