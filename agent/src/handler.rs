@@ -13,13 +13,15 @@ use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
+use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::mirror::Wanted;
 use tiphys_shared::protocol::outbox::{Item, Key};
 use tiphys_shared::protocol::ownership::{self, Decision};
 use tiphys_shared::protocol::resync::exchange::{Query, Report};
-use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
+use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
 
 use crate::outbound::Outbound;
+use crate::redis_proxy::RedisProxy;
 
 /// How long a write is tried before the principal is left to say it again.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -30,6 +32,8 @@ pub(crate) struct ClusterSide {
     pub(crate) outbound: Arc<Outbound>,
     /// Mean pause between two comparisons with a Tiphys principal.
     pub(crate) resync_interval: Option<Duration>,
+    /// What the principal may read of this cluster's Redis.
+    pub(crate) redis_proxy: RedisProxy,
 }
 
 /// Events of one lane are handled in order.
@@ -37,6 +41,15 @@ pub(crate) struct ClusterSide {
 pub(crate) enum Lane {
     Resource(Kind, String, String),
     Other,
+}
+
+/// What is in the way of what the principal asks for.
+#[derive(Clone, Copy, Debug)]
+enum Obstacle {
+    /// It goes away by itself.
+    Passing(&'static str),
+    /// It does not, unless another copy is on its way here.
+    Lasting(&'static str),
 }
 
 impl ClusterSide {
@@ -47,7 +60,11 @@ impl ClusterSide {
                 self.start(object, object.annotation(annotation::OPERATION_REQUESTED)).await
             }
             (Target::Application, EventKind::TerminateOperation, Payload::Object(object)) => {
-                self.operation(object, ownership::terminate_operation).await
+                self.stop(object).await
+            }
+            (Target::Redis, EventKind::RedisRequest, Payload::RedisRequest(request)) => {
+                self.redis_proxy.take(request.clone());
+                Outcome::Done
             }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
                 Outcome::of_document(document, |query: Query| self.outbound.answer(&query))
@@ -64,23 +81,26 @@ impl ClusterSide {
 
     /// Starts an operation that the principal asks for, once.
     async fn start(&self, object: &Object, request: Option<&str>) -> Outcome {
-        if self.has_to_wait(object, request) {
-            return Outcome::Later("the operation before it waits, or is being stopped".to_owned());
-        }
-        if self.is_going(object) {
-            return Outcome::Later("the copy that is here goes, and another comes".to_owned());
-        }
+        let key = match self.key(Kind::Application, object) {
+            Ok(key) => key,
+            Err(outcome) => return outcome,
+        };
+        let Some(operation) = object.field("operation") else { return Outcome::Done };
         let outcome = self
-            .operation(object, |existing| match object.field("operation") {
-                None => Decision::Nothing,
-                Some(operation) => ownership::set_operation(existing, operation, request),
+            .act(&key, object, |existing| {
+                if has_to_wait(existing, request) {
+                    return Err(Obstacle::Passing("the operation before it waits, or is being stopped"));
+                }
+                // What it takes until then goes with it.
+                if existing.is_deleting() && self.is_coming(&key, object) {
+                    return Err(Obstacle::Passing("the copy that is here goes, and another comes"));
+                }
+                Ok(ownership::set_operation(existing, operation, request))
             })
             .await;
         // A request that was carried out before is repeated by a principal that has not heard how it ended.
-        if let (Outcome::Done, Some(request)) = (&outcome, request)
-            && let Ok(key) = self.key(Kind::Application, object)
-        {
-            self.report_end(key, request);
+        if let (Outcome::Done, Some(request)) = (&outcome, request) {
+            self.report_end(&key, request);
         }
         outcome
     }
@@ -93,66 +113,52 @@ impl ClusterSide {
             .map_err(|error| Outcome::Refused(error.to_string()))
     }
 
-    async fn operation(&self, incoming: &Object, decide: impl Fn(&Object) -> Decision) -> Outcome {
-        let key = match self.key(Kind::Application, incoming) {
-            Ok(key) => key,
-            Err(outcome) => return outcome,
-        };
-        self.act(&key, incoming, decide).await
-    }
-
-    /// Acts on the Application that the principal speaks of, if this is that one.
-    async fn act(&self, key: &ResourceKey, of: &Object, decide: impl Fn(&Object) -> Decision) -> Outcome {
-        let refusal = parking_lot::Mutex::new(None);
-        let done = persist(PATIENCE, Error::is_transient, || {
-            self.outbound.reconciler.act(key, |existing| match self.meant(existing, of) {
-                Ok(existing) => decide(existing),
-                Err(reason) => {
-                    *refusal.lock() = Some(reason);
-                    Decision::Nothing
-                }
-            })
-        })
-        .await;
-        match (done, refusal.into_inner()) {
-            (Err(error), _) => failed(&error),
-            // An earlier life of it has to go first.
-            (Ok(_), Some(reason)) if self.is_coming(key, of) => Outcome::Later(reason.to_owned()),
-            (Ok(_), Some(reason)) => Outcome::Refused(reason.to_owned()),
-            (Ok(_), None) => Outcome::Done,
+    /// Stops the operation that runs.
+    async fn stop(&self, object: &Object) -> Outcome {
+        match self.key(Kind::Application, object) {
+            Ok(key) => self.act(&key, object, |existing| Ok(ownership::terminate_operation(existing))).await,
+            Err(outcome) => outcome,
         }
     }
 
-    /// Whether the copy of the Application that is here was deleted, and not by the control plane: it comes back, but what it
-    /// takes until then goes with it.
-    fn is_going(&self, of: &Object) -> bool {
-        self.key(Kind::Application, of).is_ok_and(|key| {
-            let here = self.outbound.reconciler.stores.applications.get(&key);
-            here.is_some_and(|application| application.is_deleting()) && self.is_coming(&key, of)
+    /// Acts on the Application that the principal speaks of, if this is that one.
+    async fn act(
+        &self,
+        key: &ResourceKey,
+        of: &Object,
+        decide: impl Fn(&Object) -> Result<Decision, Obstacle>,
+    ) -> Outcome {
+        let obstacle = parking_lot::Mutex::new(None);
+        let done = persist(PATIENCE, Error::is_transient, || {
+            self.outbound.reconciler.act(key, |existing| {
+                let decision = self.meant(existing, of).and_then(&decide);
+                *obstacle.lock() = decision.as_ref().err().copied();
+                decision.unwrap_or(Decision::Nothing)
+            })
         })
-    }
-
-    /// Whether an operation that was not taken yet has to wait: for Argo CD to take up the one before it, or to stop it.
-    fn has_to_wait(&self, of: &Object, request: Option<&str>) -> bool {
-        let Ok(key) = self.key(Kind::Application, of) else { return false };
-        self.outbound.reconciler.stores.applications.get(&key).is_some_and(|application| {
-            (ownership::phase(&application) == Some("Terminating")
-                || application.field("operation").is_some())
-                && request.is_some()
-                && application.annotation(annotation::OPERATION_TAKEN) != request
-        })
+        .await;
+        match (done, obstacle.into_inner()) {
+            (Err(error), _) => failed(&error),
+            (Ok(_), None) => Outcome::Done,
+            (Ok(_), Some(Obstacle::Passing(reason))) => Outcome::Later(reason.to_owned()),
+            // An earlier life of it has to go first.
+            (Ok(_), Some(Obstacle::Lasting(reason))) if self.is_coming(key, of) => {
+                Outcome::Later(reason.to_owned())
+            }
+            (Ok(_), Some(Obstacle::Lasting(reason))) => Outcome::Refused(reason.to_owned()),
+        }
     }
 
     /// Tells how an Application stands whose last operation was this one, if it is over.
-    fn report_end(&self, key: ResourceKey, request: &str) {
+    fn report_end(&self, key: &ResourceKey, request: &str) {
         let is_over = |application: &Object| {
             application.field("operation").is_none()
                 && application.annotation(annotation::OPERATION_TAKEN) == Some(request)
         };
-        if let Some(application) = self.outbound.reconciler.stores.applications.get(&key)
+        if let Some(application) = self.outbound.reconciler.stores.applications.get(key)
             && is_over(&application)
         {
-            self.outbound.outbox.fill(|outbox| outbox.put(key, Outgoing::Object(application), false));
+            self.outbound.put(key.kind, &application, false);
         }
     }
 
@@ -166,14 +172,25 @@ impl ClusterSide {
 
     /// A managed cluster acts on the copy of the principal's Application only; an autonomous one on the original that the
     /// principal's copy says to be of. A Go principal's copy may not say that.
-    fn meant<'a>(&self, existing: Option<&'a Object>, of: &Object) -> Result<&'a Object, &'static str> {
-        let existing = existing.ok_or("the application is not here")?;
+    fn meant<'a>(&self, existing: Option<&'a Object>, of: &Object) -> Result<&'a Object, Obstacle> {
+        let existing = existing.ok_or(Obstacle::Lasting("the application is not here"))?;
         let same = match self.outbound.mode {
             Mode::Managed => existing.source_uid() == Some(of.origin()),
             Mode::Autonomous => of.source_uid().is_none_or(|life| life.0 == existing.uid()),
         };
-        if same { Ok(existing) } else { Err("the application here is not the one that is meant") }
+        if same {
+            Ok(existing)
+        } else {
+            Err(Obstacle::Lasting("the application here is not the one that is meant"))
+        }
     }
+}
+
+/// Whether an operation that was not taken yet has to wait: for Argo CD to take up the one before it, or to stop it.
+fn has_to_wait(application: &Object, request: Option<&str>) -> bool {
+    (ownership::phase(application) == Some("Terminating") || application.field("operation").is_some())
+        && request.is_some()
+        && application.annotation(annotation::OPERATION_TAKEN) != request
 }
 
 fn failed(error: &Error) -> Outcome {

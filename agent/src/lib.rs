@@ -19,6 +19,7 @@ pub mod options;
 mod outbound;
 mod pace;
 mod proxy;
+mod redis_proxy;
 mod server;
 pub mod setup;
 

@@ -22,6 +22,9 @@ pub(crate) struct Metrics {
     pub(crate) resync_repaired: IntCounter,
     pub(crate) proxy_requests: IntCounter,
     pub(crate) proxy_errors: IntCounter,
+    pub(crate) redis_proxy_requests: IntCounterVec,
+    pub(crate) redis_proxy_errors: IntCounterVec,
+    pub(crate) redis_proxy_subscriptions: IntGauge,
     events_received: IntCounter,
     processing_time: HistogramVec,
     propagation_latency: HistogramVec,
@@ -88,6 +91,23 @@ impl Metrics {
             proxy_errors: counter(
                 "argocd_agent_resource_proxy_errors_total",
                 "Number of them that the agent refused, or could not pass on",
+            )?,
+            redis_proxy_requests: counters(
+                "argocd_agent_redis_proxy_requests_total",
+                "Number of commands for this cluster's Redis that the principal passed on",
+                &["command"],
+            )?,
+            redis_proxy_errors: counters(
+                "argocd_agent_redis_proxy_errors_total",
+                "Number of these commands that were not carried out",
+                &["command"],
+            )?,
+            redis_proxy_subscriptions: register(
+                registry,
+                IntGauge::new(
+                    "tiphys_agent_redis_proxy_subscriptions",
+                    "Number of subscriptions of the principal to this cluster's Redis",
+                )?,
             )?,
             events_received: counter(
                 "agent_events_received",

@@ -34,7 +34,7 @@ use crate::namespaces::Namespaces;
 use crate::pace::Pace;
 
 /// What every agent calls itself, as upstream has it. The principal knows agents by their credentials alone.
-const SOURCE: &str = "agent://agent-managed";
+pub(crate) const SOURCE: &str = "agent://agent-managed";
 /// The kinds that an autonomous cluster shows to the control plane.
 const SHOWN: [Kind; 2] = [Kind::AppProject, Kind::Application];
 
@@ -107,11 +107,11 @@ impl Outbound {
                     if let Some(request) = last.annotation(annotation::OPERATION_TAKEN) {
                         mirror.note_taken(&key, &last.origin(), request);
                     }
-                    mirror.forget_absent(&key)
+                    mirror.forget_absent(&key, &last.origin())
                 };
-                if wanted_gone.is_some() && kind == Kind::Application {
+                if wanted_gone && kind == Kind::Application {
                     self.outbox.fill(|outbox| outbox.remove(key, Outgoing::Object(Arc::clone(last))));
-                } else if wanted_gone.is_none() && self.reconciler.decide(&key, None) != Decision::Nothing {
+                } else if !wanted_gone && self.reconciler.decide(&key, None) != Decision::Nothing {
                     tracing::info!(%key, "was deleted here without the control plane's word; it comes back");
                     self.reconciler.mark(key, Cause::Deleted(last.origin()));
                 }
@@ -189,14 +189,18 @@ impl Outbound {
         }
     }
 
-    fn put(&self, kind: Kind, object: &Arc<Object>, created: bool) {
+    /// Sends how a resource is, unless it is not to be shown.
+    pub(crate) fn put(&self, kind: Kind, object: &Arc<Object>, created: bool) {
+        if self.mode == Mode::Autonomous && !shows(kind, object) {
+            return;
+        }
         let (key, object) = (object.key(kind), Outgoing::Object(Arc::clone(object)));
         self.outbox.fill(|outbox| outbox.put(key, object, created));
     }
 
     /// The control plane wants the Application gone, and it is not here: it may finish its own deletion.
     pub(crate) fn report_absent(&self, key: &ResourceKey, life: SourceUid) {
-        self.reconciler.mirror.lock().forget_absent(key);
+        self.reconciler.mirror.lock().forget_absent(key, &life);
         if key.kind != Kind::Application {
             return;
         }
@@ -551,6 +555,6 @@ fn shows_news(old: Option<&Object>, new: &Object) -> bool {
 }
 
 /// Whether an autonomous cluster shows this to the control plane.
-fn shows(kind: Kind, object: &Object) -> bool {
+pub(crate) fn shows(kind: Kind, object: &Object) -> bool {
     SHOWN.contains(&kind) && object.label(label::IGNORE_SYNC) != Some("true")
 }

@@ -14,6 +14,7 @@ use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::protocol::ownership::Policy;
 use tiphys_shared::protocol::resync::cache::{Cache, Trees};
 use tiphys_shared::protocol::resync::digest;
+use tiphys_shared::redis;
 use tiphys_shared::wire::pump::SharedOutbox;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +29,7 @@ use crate::namespaces::Namespaces;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
 use crate::proxy::{Proxy, ProxyConfig};
+use crate::redis_proxy::RedisProxy;
 
 /// How long tasks get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -60,6 +62,8 @@ pub struct Config {
     pub cluster_cache: Option<ClusterCacheConfig>,
     /// How this cluster's API is served to the control plane, if it is.
     pub proxy: Option<ProxyConfig>,
+    /// The Redis of this cluster's Argo CD, if the control plane may read there what is kept of its Applications.
+    pub redis: Option<redis::Config>,
     /// Pause between signs of life.
     pub heartbeat: Option<Duration>,
     /// Where metrics are registered.
@@ -212,7 +216,9 @@ impl<L: Link> Agent<L> {
                     let (outbound, connected) = (Arc::clone(&outbound), connected.subscribe());
                     tasks.spawn(cluster_cache::run(cache, outbound, connected, stop.clone()));
                 }
-                let side = Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval });
+                let redis_proxy = RedisProxy::start(config.redis, &outbound, &tasks, &stop);
+                let side =
+                    Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval, redis_proxy });
                 tasks.spawn(connection::count(metrics, stores, stop.clone()));
                 kept = connection::keep(link, side, proxy, config.heartbeat, connected, cancel.clone()).await;
             }

@@ -57,14 +57,14 @@ pub async fn prepare(
     };
     let mut dial = DialOptions::new(settings.server.host.clone(), settings.server.port, tls);
     dial.keepalive_interval = settings.keepalive_interval.or(dial.keepalive_interval);
-    let cluster_cache = match &settings.redis {
-        // An autonomous cluster is not asked for it, and must not need a CA for it.
-        Some(access) if settings.mode == Mode::Managed => Some(ClusterCacheConfig {
-            redis: redis::Config::prepare(access, &reader, cancel).await?,
-            interval: settings.cache_refresh_interval,
-        }),
-        _ => None,
+    let redis = match &settings.redis {
+        Some(access) => Some(redis::Config::prepare(access, &reader, cancel).await?),
+        None => None,
     };
+    // An autonomous cluster is not asked for it.
+    let cluster_cache = redis.clone().filter(|_| settings.mode == Mode::Managed);
+    let cluster_cache =
+        cluster_cache.map(|redis| ClusterCacheConfig { redis, interval: settings.cache_refresh_interval });
     let config = Config {
         mode: settings.mode,
         client,
@@ -79,6 +79,7 @@ pub async fn prepare(
         buffer_interval: settings.buffer_interval,
         cluster_cache,
         proxy,
+        redis,
         heartbeat: settings.heartbeat_interval,
         registry,
     };

@@ -11,8 +11,10 @@ use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
 use tiphys_shared::wire::tunnel::Requester;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::redis_proxy::remote::Awaited;
 
 /// How long a tunnel is waited for that an agent opens after its session, or in place of one that broke.
 const TUNNEL_PATIENCE: Duration = Duration::from_secs(5);
@@ -35,6 +37,8 @@ pub(crate) struct Agent {
     attached: Notify,
     /// What it was last compared with.
     pub(crate) trees: Trees,
+    /// What is awaited of its cluster's Redis.
+    pub(crate) redis: Awaited,
     session: Mutex<Session>,
 }
 
@@ -91,6 +95,11 @@ impl Agent {
             }
             Some(_) => Err(Away::NoTunnel),
         }
+    }
+
+    /// Cancelled when the present connection ends; none if it is not connected.
+    pub(crate) fn session_token(&self) -> Option<CancellationToken> {
+        self.session.lock().live.as_ref().map(|live| live.cancel.clone())
     }
 
     /// Whether it is of ours, by its last connection.
@@ -168,6 +177,8 @@ impl SessionHandle {
     pub(crate) fn end(self, now: Timestamp) -> bool {
         let mut session = self.agent.session.lock();
         let newest = session.generation == self.generation;
+        // Whoever still waits for an answer on it waits in vain.
+        self.cancel.cancel();
         if newest {
             session.live = None;
             session.ended = Some(now);
@@ -193,6 +204,7 @@ pub struct AgentStatus {
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     agents: Mutex<BTreeMap<AgentName, Arc<Agent>>>,
+    moves: watch::Sender<u64>,
 }
 
 impl Agents {
@@ -202,6 +214,16 @@ impl Agents {
 
     pub(crate) fn all(&self) -> Vec<Arc<Agent>> {
         self.agents.lock().values().cloned().collect()
+    }
+
+    /// Changes when an agent has come or gone, or an Application may belong to another agent than before.
+    pub(crate) fn moves(&self) -> watch::Receiver<u64> {
+        self.moves.subscribe()
+    }
+
+    /// An agent has come or gone, or an Application may belong to another agent.
+    pub(crate) fn note_move(&self) {
+        self.moves.send_modify(|moves| *moves = moves.wrapping_add(1));
     }
 
     /// The agents of one mode.
@@ -252,6 +274,7 @@ impl Agents {
                         serves: AtomicBool::new(false),
                         attached: Notify::new(),
                         trees: Trees::default(),
+                        redis: Awaited::default(),
                         session: Mutex::default(),
                     });
                     agents.insert(name.clone(), Arc::clone(&fresh));
@@ -268,6 +291,7 @@ impl Agents {
             older.cancel.cancel();
         }
         drop(session);
+        self.note_move();
         SessionHandle { agent, cancel, since: now, is_first: generation == 1, generation }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::model::argocd::label;
-use tiphys_shared::wire::pump::persist;
+use tiphys_shared::process::persist::persist;
 
 /// How many Secrets are read at once.
 const PAGE: u32 = 100;

@@ -34,6 +34,7 @@ use crate::identity;
 use crate::metrics::Metrics;
 use crate::outbound::Outbound;
 use crate::outbound::mapping::Mapping;
+use crate::redis_proxy::Router;
 use crate::requests::Requests;
 
 /// Messages between the pump and the connection. Small: what waits belongs into the outbox, where newer replaces older.
@@ -184,6 +185,11 @@ impl ControlPlane {
         self.agents.status()
     }
 
+    /// Finds out whose Redis has what.
+    pub(crate) fn router(&self) -> Router {
+        Router::new(Arc::clone(&self.outbound), Arc::clone(&self.agents), self.clusters.clone())
+    }
+
     /// Opens a session with an agent that has proven who it is, in place of the one that it had. `offered` is what the
     /// agent can do, none for one that is not ours; `incoming` is what it says. Returns what is said to it.
     pub fn connect(
@@ -256,6 +262,7 @@ async fn run(
         metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
     }
     let newest = session.end(clock::now());
+    agents.note_move();
     if let Some(view) = side.view.as_ref().filter(|_| newest) {
         view.came_or_went(&agent.name);
     }

@@ -21,10 +21,12 @@ use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
 use tiphys_shared::process::backoff;
+use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::outbox::{Item, Key};
 use tiphys_shared::protocol::ownership::Decision;
 use tiphys_shared::protocol::resync::exchange::Query;
-use tiphys_shared::wire::pump::{Outcome, Outgoing, Side, persist};
+use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
+use tokio::time::Instant;
 
 use crate::agents::Agent;
 use crate::cluster_view::ClusterView;
@@ -66,6 +68,7 @@ impl AgentSide {
             (Target::ClusterCacheInfo, EventKind::ClusterCacheInfoUpdate, Payload::Document(document)) => {
                 self.counts(document)
             }
+            (Target::Redis, EventKind::RedisResponse, _) => Outcome::Done,
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
                 Outcome::of_document(document, |query: Query| self.outbound.answer(&self.agent, &query))
             }
@@ -98,36 +101,34 @@ impl AgentSide {
         incoming: &Object,
         decide: impl Fn(Option<&Object>, bool) -> Decision + Send + Sync,
     ) -> Outcome {
-        let pending = || self.agent.outbox.read(|outbox| outbox.is_pending(key));
-        // What the watch has yet to tell of is not even on its way to the agent.
+        // What the watch has yet to tell of is not even on its way to the agent, whose next word will be about it.
         let unheard = |existing: Option<&Object>| {
             status::shows_untold(existing, self.outbound.stores.applications.get(key).as_deref())
         };
-        // The acknowledgement may come while the decision is carried out.
-        let kept = AtomicBool::new(false);
+        // The acknowledgement may come, and another request, while the decision is carried out.
+        let pending = AtomicBool::new(false);
         let decided = |existing: Option<&Object>| {
-            let keep = unheard(existing) || pending();
-            kept.store(keep, Ordering::Relaxed);
-            decide(existing, keep)
+            pending.store(self.agent.outbox.read(|outbox| outbox.is_pending(key)), Ordering::Relaxed);
+            decide(existing, pending.load(Ordering::Relaxed) || unheard(existing))
         };
-        let outcome = self.reconcile(key, decided).await;
-        let shown = self.outbound.stores.applications.get(key);
-        if outcome == Outcome::Done
-            && kept.load(Ordering::Relaxed)
-            && status::shows_request(shown.as_deref(), incoming)
-        {
-            let ours = self.features.has(Feature::Resync);
-            let patience = if ours { PATIENCE } else { SHORT_PATIENCE };
-            if tokio::time::timeout(patience, self.agent.outbox.settled(key)).await.is_err() {
+        let ours = self.features.has(Feature::Resync);
+        let until = Instant::now() + if ours { PATIENCE } else { SHORT_PATIENCE };
+        loop {
+            let outcome = self.reconcile(key, decided).await;
+            let shown = self.outbound.stores.applications.get(key);
+            let is_last_word =
+                !pending.load(Ordering::Relaxed) || !status::shows_request(shown.as_deref(), incoming);
+            if outcome != Outcome::Done || is_last_word {
+                return outcome;
+            }
+            if tokio::time::timeout_at(until, self.agent.outbox.settled(key)).await.is_err() {
                 // A Go agent may never acknowledge it, and shall not be held up for that.
                 if !ours {
                     return outcome;
                 }
                 return Outcome::Later("the agent has not acknowledged what it was told before".to_owned());
             }
-            return self.reconcile(key, |existing| decide(existing, unheard(existing))).await;
         }
-        outcome
     }
 
     async fn reconcile(&self, key: &ResourceKey, decide: impl Fn(Option<&Object>) -> Decision) -> Outcome {
@@ -169,7 +170,13 @@ impl Side for AgentSide {
         }
     }
 
-    async fn handle(&self, event: Event) -> Outcome {
+    async fn handle(&self, mut event: Event) -> Outcome {
+        // It may be large, and is not copied.
+        if matches!(event.payload, Payload::RedisResponse(_))
+            && let Payload::RedisResponse(response) = std::mem::replace(&mut event.payload, Payload::Empty)
+        {
+            self.agent.redis.take(response);
+        }
         let began = tokio::time::Instant::now();
         let outcome = self.dispatch(&event).await;
         let status = match &outcome {

@@ -19,6 +19,7 @@ mod metrics;
 pub mod options;
 mod outbound;
 mod proxy;
+mod redis_proxy;
 mod requests;
 mod server;
 pub mod setup;
@@ -29,6 +30,7 @@ pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
 pub use proxy::{Operator, ProxyConfig};
+pub use redis_proxy::RedisProxyConfig;
 pub use server::{Bound, Config, Handle, bind};
 
 /// Why a principal cannot start, or cannot go on.
@@ -41,6 +43,17 @@ pub enum Error {
         address: SocketAddr,
         /// The option that chooses another.
         option: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The port of the Redis proxy cannot be had.
+    #[error(
+        "cannot listen on {address}: {source}; stop what uses the port, choose another with --redis-proxy-port, or turn the \
+         Redis proxy off with --disable-redis-proxy"
+    )]
+    BindRedisProxy {
+        /// The address.
+        address: SocketAddr,
         /// What the system says.
         source: std::io::Error,
     },

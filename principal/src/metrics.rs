@@ -21,6 +21,11 @@ pub(crate) struct Metrics {
     pub(crate) proxy_errors: IntCounterVec,
     pub(crate) send_errors: IntCounterVec,
     pub(crate) handshake_failures: IntCounterVec,
+    pub(crate) redis_proxy_requests: IntCounterVec,
+    pub(crate) redis_proxy_errors: IntCounterVec,
+    pub(crate) redis_proxy_refused: IntCounterVec,
+    pub(crate) redis_proxy_channels: IntGauge,
+    pub(crate) redis_proxy_listening: IntGauge,
     pub(crate) resync_rounds: IntCounter,
     pub(crate) resync_repaired: IntCounter,
     processing_time: HistogramVec,
@@ -140,6 +145,35 @@ impl Metrics {
                 "tiphys_principal_handshake_failures_total",
                 "Number of connections that failed before an RPC, by cause",
                 &["cause"],
+            )?,
+            redis_proxy_requests: counters(
+                "argocd_principal_redis_proxy_requests_total",
+                "Number of commands for Redis that were passed to agents",
+                &["agent_name", "command"],
+            )?,
+            redis_proxy_errors: counters(
+                "argocd_principal_redis_proxy_errors_total",
+                "Number of commands for Redis to which an agent gave no answer",
+                &["agent_name", "command"],
+            )?,
+            redis_proxy_refused: counters(
+                "tiphys_principal_redis_proxy_refused_total",
+                "Number of connections and subscriptions that the Redis proxy refused or closed, by cause",
+                &["cause"],
+            )?,
+            redis_proxy_channels: register(
+                registry,
+                IntGauge::new(
+                    "tiphys_principal_redis_proxy_channels",
+                    "Number of channels about Applications that are followed by way of the Redis proxy",
+                )?,
+            )?,
+            redis_proxy_listening: register(
+                registry,
+                IntGauge::new(
+                    "tiphys_principal_redis_proxy_channels_listening",
+                    "Number of these channels to which an agent listens",
+                )?,
             )?,
             processing_time: register(
                 registry,

@@ -18,10 +18,13 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 mod authentication;
 mod compatibility;
 mod proxy;
+mod redis_proxy;
 
 use compatibility::Compatibility;
 use proxy::ProxyOptions;
 pub use proxy::ProxySettings;
+pub use redis_proxy::RedisProxy;
+use redis_proxy::RedisProxyOptions;
 
 /// The principal's options as they are given.
 #[derive(Debug, Clone, Args)]
@@ -40,6 +43,8 @@ pub struct Options {
     proxy: ProxyOptions,
     #[command(flatten)]
     redis: RedisOptions,
+    #[command(flatten)]
+    redis_proxy: RedisProxyOptions,
     #[command(flatten)]
     logging: LoggingOptions,
     #[command(flatten)]
@@ -183,9 +188,9 @@ struct KubernetesOptions {
 }
 
 #[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Redis of Argo CD, for its view of clusters")]
+#[command(next_help_heading = "Redis of Argo CD")]
 struct RedisOptions {
-    /// Address of the control plane's Redis; none leaves the view of clusters alone
+    /// Address of the control plane's Redis; none leaves the view of clusters alone, and there is no Redis proxy
     #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_SERVER_ADDRESS", value_name = "HOST:PORT")]
     #[arg(default_value = "argocd-redis:6379")]
     redis_server_address: String,
@@ -203,7 +208,7 @@ struct RedisOptions {
         default_value = "gzip"
     )]
     redis_compression_type: Compression,
-    /// Use TLS towards Redis
+    /// Use TLS towards Redis, and at the Redis proxy
     #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_TLS_ENABLED", action = ArgAction::Set, default_value = "false")]
     redis_tls_enabled: bool,
     /// File with the CA of Redis, instead of the Secret
@@ -280,6 +285,8 @@ pub struct Settings {
     pub redis: Option<redis::Access>,
     /// How Argo CD packs what it keeps there.
     pub redis_compression: Compression,
+    /// How Argo CD reaches what clusters keep in their Redis, if at all.
+    pub redis_proxy: Option<RedisProxy>,
     /// What to log and how.
     pub logging: Logging,
     /// Lines for the log about options that are accepted without effect, deprecated or insecure.
@@ -356,9 +363,15 @@ impl Options {
         let namespace_creation = problems.absorb(self.kubernetes.namespace_creation());
         let kubernetes = problems.absorb(self.kubernetes.check());
         let redis = problems.absorb(self.redis.check(&mut notices));
-        problems.0.extend(self.server.check_ports(&self.proxy));
-        // What is wrong with the policy has been said of the other port.
-        let proxy = problems.absorb(self.proxy.check(self.tls.policy().ok()));
+        let policy = match &transport {
+            Some(Transport::Tls { policy, .. }) => policy.clone(),
+            Some(Transport::Plaintext) | None => Policy::default(),
+        };
+        // Without a Redis there is nothing that a proxy could stand before.
+        let redis_proxy = match &redis {
+            Some(None) => Some(None),
+            _ => problems.absorb(self.redis_proxy.check(self.redis.redis_tls_enabled, policy)),
+        };
         if self.server.grpc_max_message_size < 4096 {
             problems.add(
                 format!(
@@ -368,6 +381,10 @@ impl Options {
                 "give at least 4096; the default is 209715200",
             );
         }
+        let redis_proxy_port = redis_proxy.as_ref().and_then(|proxy| Some(proxy.as_ref()?.listen.port));
+        problems.0.extend(self.server.check_ports(&self.proxy, redis_proxy_port));
+        // What is wrong with the policy has been said of the other port.
+        let proxy = problems.absorb(self.proxy.check(self.tls.policy().ok()));
 
         let (
             Some(logging),
@@ -378,6 +395,7 @@ impl Options {
             Some(namespace_creation),
             Some(redis),
             Some(proxy),
+            Some(redis_proxy),
             true,
         ) = (
             logging,
@@ -388,6 +406,7 @@ impl Options {
             namespace_creation,
             redis,
             proxy,
+            redis_proxy,
             problems.is_empty(),
         )
         else {
@@ -421,6 +440,7 @@ impl Options {
             redis,
             redis_compression: self.redis.redis_compression_type,
             proxy,
+            redis_proxy,
             logging,
             notices,
         })
@@ -428,11 +448,12 @@ impl Options {
 }
 
 impl ServerOptions {
-    fn check_ports(&self, proxy: &ProxyOptions) -> Vec<Problem> {
+    fn check_ports(&self, proxy: &ProxyOptions, redis_proxy_port: Option<u16>) -> Vec<Problem> {
         let mut ports = vec![
             ("--listen-port", self.listen_port),
             ("--metrics-port", self.metrics_port),
             ("--healthz-port", self.healthz_port),
+            ("--redis-proxy-port", redis_proxy_port.unwrap_or_default()),
         ];
         if proxy.enable_resource_proxy {
             ports.push(("--resource-proxy-listen-port", proxy.resource_proxy_listen_port));

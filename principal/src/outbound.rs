@@ -82,6 +82,9 @@ impl Outbound {
         if let Change::Gone(last) = change {
             self.digests.forget(&last.key(kind));
         }
+        if kind == Kind::Application && self.may_have_moved(change) {
+            self.agents.note_move();
+        }
         if self.is_mirror(kind, change.object()) {
             return self.mirror_changed(kind, change);
         }
@@ -109,6 +112,15 @@ impl Outbound {
                 }
                 self.metrics.count(kind, Verb::Deleted);
             }
+        }
+    }
+
+    fn may_have_moved(&self, change: &Change) -> bool {
+        match change {
+            Change::Applied { old: Some(old), new } => {
+                self.mapping.agent_of_application(old) != self.mapping.agent_of_application(new)
+            }
+            Change::Applied { old: None, .. } | Change::Gone(_) => true,
         }
     }
 

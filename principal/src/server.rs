@@ -30,6 +30,7 @@ use crate::grpc::tunnel::TunnelService;
 use crate::grpc::version::VersionService;
 use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy, ProxyConfig};
+use crate::redis_proxy::{RedisProxy, RedisProxyConfig};
 
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -52,6 +53,8 @@ pub struct Config {
     pub issuer: Issuer,
     /// How the clusters' API is served to Argo CD and others, if it is.
     pub proxy: Option<ProxyConfig>,
+    /// Where Argo CD finds what clusters keep in their Redis, if it is to.
+    pub redis_proxy: Option<RedisProxyConfig>,
 }
 
 /// A principal that listens but does not serve yet.
@@ -60,6 +63,7 @@ pub struct Bound {
     listener: TcpListener,
     address: SocketAddr,
     proxy: Option<(TcpListener, SocketAddr)>,
+    redis_proxy: Option<RedisProxy>,
     agents: Arc<Agents>,
     ready: watch::Sender<bool>,
 }
@@ -83,17 +87,22 @@ impl Handle {
     }
 }
 
-/// Binds the ports: gRPC, and the resource proxy's if there is to be one.
+/// Binds the ports: gRPC, and those of the proxies if there are to be any.
 ///
 /// # Errors
-/// [`Error::Bind`] if a port cannot be had.
-pub async fn bind(config: Config) -> Result<Bound, Error> {
+/// [`Error`] if a port cannot be had.
+pub async fn bind(mut config: Config) -> Result<Bound, Error> {
+    let redis_proxy = match config.redis_proxy.take() {
+        Some(config) => Some(RedisProxy::bind(config).await?),
+        None => None,
+    };
     let (listener, address) = bind_port(config.listen, "--listen-port").await?;
     let proxy = match &config.proxy {
         Some(proxy) => Some(bind_port(proxy.listen, "--resource-proxy-listen-port").await?),
         None => None,
     };
-    Ok(Bound { config, listener, address, proxy, agents: Arc::default(), ready: watch::channel(false).0 })
+    let (agents, ready) = (Arc::default(), watch::channel(false).0);
+    Ok(Bound { config, listener, address, proxy, redis_proxy, agents, ready })
 }
 
 async fn bind_port(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
@@ -114,6 +123,11 @@ impl Bound {
         self.proxy.as_ref().map(|(_, address)| *address)
     }
 
+    /// Where Argo CD reaches the Redis proxy, if there is one.
+    pub fn redis_proxy_address(&self) -> Option<SocketAddr> {
+        self.redis_proxy.as_ref().map(|proxy| proxy.address)
+    }
+
     /// A way to look at this principal while it runs.
     pub fn handle(&self) -> Handle {
         Handle { agents: Arc::clone(&self.agents), ready: self.ready.subscribe() }
@@ -127,7 +141,7 @@ impl Bound {
     /// # Errors
     /// [`Error`] if it cannot go on.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
-        let Self { config, listener, address, proxy, agents, ready } = self;
+        let Self { config, listener, address, proxy, redis_proxy, agents, ready } = self;
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
         let namespace = config.control_plane.namespace.clone();
@@ -141,6 +155,9 @@ impl Bound {
         let Some(control_plane) = started.await? else { return Ok(()) };
         let metrics = Arc::clone(&control_plane.metrics);
 
+        if let Some(proxy) = redis_proxy {
+            tasks.spawn(proxy.run(control_plane.router(), Arc::clone(&metrics), watching.clone()));
+        }
         let gate = Gate {
             issuer: config.issuer.clone(),
             rule: config.auth.clone(),

@@ -14,8 +14,8 @@ use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTl
 use tiphys_shared::security::token::Issuer;
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Identity, ProxySettings, Roots, Settings, TokenKey, Transport};
-use crate::{ClusterViewConfig, Config, ControlPlaneConfig, ProxyConfig};
+use crate::options::{Identity, ProxySettings, RedisProxy, Roots, Settings, TokenKey, Transport};
+use crate::{ClusterViewConfig, Config, ControlPlaneConfig, ProxyConfig, RedisProxyConfig};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -71,8 +71,22 @@ pub async fn prepare(
         None => Some(None),
         Some(proxy) => problems.keep(proxy_config(&reader, proxy, cancel).await).map(Some),
     };
-    let (Some(tls), Some(issuer), Some(passwords), Some(listen), Some(cluster_view), Some(proxy)) =
-        (tls, issuer, passwords, listen, cluster_view, proxy)
+    let redis_proxy = match (&settings.redis_proxy, &cluster_view) {
+        (Some(proxy), Some(Some(view))) => {
+            problems.keep(redis_proxy(proxy, view.redis.clone(), &reader, cancel).await).map(Some)
+        }
+        (_, None) => None,
+        _ => Some(None),
+    };
+    let (
+        Some(tls),
+        Some(issuer),
+        Some(passwords),
+        Some(listen),
+        Some(cluster_view),
+        Some(proxy),
+        Some(redis_proxy),
+    ) = (tls, issuer, passwords, listen, cluster_view, proxy, redis_proxy)
     else {
         return Err(problems);
     };
@@ -96,6 +110,7 @@ pub async fn prepare(
         client_cert_subject_match: settings.match_certificate_subject,
         issuer,
         proxy,
+        redis_proxy,
     })
 }
 
@@ -126,6 +141,61 @@ fn place(roots: &Roots) -> Place {
     }
 }
 
+async fn redis_proxy(
+    proxy: &RedisProxy,
+    redis: redis::Config,
+    reader: &Reader,
+    cancel: &CancellationToken,
+) -> Result<RedisProxyConfig, Problem> {
+    let listen = proxy.listen.address().map_err(|error| {
+        Problem::new(
+            format!("cannot listen on {}: {error}", proxy.listen),
+            "turn the Redis proxy off with --disable-redis-proxy",
+        )
+    })?;
+    let tls = match &proxy.tls {
+        None => None,
+        Some((pair, policy)) => {
+            let (chain, key) = places(pair);
+            let places = Places { chain: Some(chain), key: Some(key), ca: None };
+            let material = reader.read_all(&places).await?;
+            let tls = ServerTls::new(&material, policy.clone()).map_err(|error| {
+                Problem::new(
+                    format!("the certificate of the redis proxy cannot be used: {error}"),
+                    "replace it with a matching pair, or turn the proxy off with --disable-redis-proxy",
+                )
+            })?;
+            keep_current(reader, places, material, &tls, cancel);
+            Some(tls)
+        }
+    };
+    Ok(RedisProxyConfig { listen, tls, redis })
+}
+
+/// Where the parts of a pair are.
+fn places(pair: &KeyPair) -> (Place, Place) {
+    match pair {
+        KeyPair::Files { certificate, key } => (Place::File(certificate.clone()), Place::File(key.clone())),
+        KeyPair::Secret(name) => (
+            Place::Secret { name: name.clone(), keys: CERTIFICATE },
+            Place::Secret { name: name.clone(), keys: PRIVATE_KEY },
+        ),
+    }
+}
+
+fn keep_current(
+    reader: &Reader,
+    places: Places,
+    material: Material,
+    tls: &ServerTls,
+    cancel: &CancellationToken,
+) {
+    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
+    tokio::spawn(async move {
+        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
+    });
+}
+
 async fn server_tls(
     reader: &Reader,
     identity: &Identity,
@@ -153,20 +223,11 @@ async fn kept_tls(
             "replace them with a matching pair and CA",
         )
     };
-    let (chain, key) = match identity {
-        KeyPair::Files { certificate, key } => (Place::File(certificate.clone()), Place::File(key.clone())),
-        KeyPair::Secret(name) => (
-            Place::Secret { name: name.clone(), keys: CERTIFICATE },
-            Place::Secret { name: name.clone(), keys: PRIVATE_KEY },
-        ),
-    };
+    let (chain, key) = places(identity);
     let places = Places { chain: Some(chain), key: Some(key), ca: Some(ca) };
     let material = reader.read_all(&places).await?;
     let tls = ServerTls::new(&material, policy).map_err(unusable)?;
-    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
-    tokio::spawn(async move {
-        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
-    });
+    keep_current(reader, places, material, &tls, cancel);
     Ok(tls)
 }
 

@@ -3,10 +3,12 @@
 pub mod agent;
 pub mod api_request;
 pub mod argocd;
+pub mod cache_key;
 pub mod cluster;
 pub mod event;
 pub mod feature;
 pub mod object;
+pub mod redis;
 pub mod resource;
 
 pub use agent::{AgentName, Mode};

@@ -5,5 +5,7 @@ pub mod backoff;
 pub mod clock;
 pub mod metrics;
 pub mod options;
+pub mod persist;
 pub mod readiness;
 pub mod telemetry;
+pub mod worklist;

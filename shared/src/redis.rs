@@ -3,12 +3,19 @@
 //! Redis is a convenience for what Argo CD shows. It may be away, or may not exist; then every call fails within seconds,
 //! and one line in the log says so.
 
+pub mod command;
+pub mod reply;
+mod subscriber;
+
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, RedisConnectionInfo};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
@@ -17,7 +24,9 @@ use crate::kube::material::{Place, Places, Reader};
 use crate::process::backoff::{Backoff, Schedule};
 use crate::process::options::{HostPort, Problem};
 use crate::security::secret::Secret;
-use crate::security::tls::{ClientTls, Policy, Version};
+use crate::security::tls::{Alpn, ClientTls, Policy, Version};
+
+pub use self::subscriber::Subscriber;
 
 /// How long it may take to connect, with everything that belongs to it.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -123,7 +132,7 @@ impl Config {
         };
         let places = Places { ca, ..Places::default() };
         let material = reader.read_all(&places).await?;
-        let policy = Policy { min_version: Version::Tls12, ..Policy::default() };
+        let policy = Policy { min_version: Version::Tls12, alpn: Alpn::None, ..Policy::default() };
         let tls = ClientTls::new(&material, policy, places.ca.is_none()).map_err(|error| {
             Problem::new(
                 format!("the CA of redis cannot be used: {error}"),
@@ -158,7 +167,26 @@ impl Config {
         Ok((username, read("auth").await?.into()))
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    /// Opens a stream to Redis on which nothing has been said.
+    ///
+    /// # Errors
+    /// [`Error`] if that cannot be done within seconds.
+    pub async fn dial(&self) -> Result<Box<dyn Stream>, Error> {
+        tokio::time::timeout(CONNECT, self.open()).await.map_err(|_| Error::TimedOut)?
+    }
+
+    async fn open(&self) -> Result<Box<dyn Stream>, Error> {
+        let tcp = TcpStream::connect((self.address.host.as_str(), self.address.port));
+        let tcp = tcp.await.map_err(Error::Connect)?;
+        tcp.set_nodelay(true).map_err(Error::Connect)?;
+        let Some(tls) = &self.tls else { return Ok(Box::new(tcp)) };
+        let name = ServerName::try_from(self.address.host.clone())
+            .map_err(|error| Error::Connect(std::io::Error::other(error)))?;
+        let stream = TlsConnector::from(tls.current()).connect(name, tcp).await;
+        Ok(Box::new(stream.map_err(Error::Connect)?))
+    }
+
+    async fn info(&self) -> Result<RedisConnectionInfo, Error> {
         let (username, password) = self.login().await?;
         let mut info = RedisConnectionInfo::default().set_skip_set_lib_name();
         if !username.is_empty() {
@@ -167,34 +195,26 @@ impl Config {
         if let Some(password) = password.expose_str().filter(|password| !password.is_empty()) {
             info = info.set_password(password);
         }
-        let tcp = TcpStream::connect((self.address.host.as_str(), self.address.port));
-        let tcp = tcp.await.map_err(Error::Connect)?;
-        tcp.set_nodelay(true).map_err(Error::Connect)?;
-        let Some(tls) = &self.tls else { return Connection::open(&info, tcp).await };
-        let name = ServerName::try_from(self.address.host.clone())
-            .map_err(|error| Error::Connect(std::io::Error::other(error)))?;
-        // What is spoken here has no name in TLS.
-        let mut config = (*tls.current()).clone();
-        config.alpn_protocols.clear();
-        let stream = TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await;
-        Connection::open(&info, stream.map_err(Error::Connect)?).await
+        Ok(info)
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let info = self.info().await?;
+        let stream = self.open().await?;
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
+        let (commands, driver) = MultiplexedConnection::new_with_config(&info, stream, config).await?;
+        Ok(Connection { commands, _driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
     }
 }
+
+/// A byte stream to Redis.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 struct Connection {
     commands: MultiplexedConnection,
     _driver: AbortOnDropHandle<()>,
-}
-
-impl Connection {
-    async fn open<S>(info: &RedisConnectionInfo, stream: S) -> Result<Self, Error>
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        let config = AsyncConnectionConfig::new().set_response_timeout(Some(ANSWER));
-        let (commands, driver) = MultiplexedConnection::new_with_config(info, stream, config).await?;
-        Ok(Self { commands, _driver: AbortOnDropHandle::new(tokio::spawn(driver)) })
-    }
 }
 
 /// A Redis for one user of it.
@@ -202,13 +222,19 @@ pub struct Redis {
     config: Config,
     connection: Option<Connection>,
     backoff: Backoff,
-    is_away: bool,
+    is_away: Arc<AtomicBool>,
 }
 
 impl Redis {
     /// Nothing is connected before something is asked.
     pub fn new(config: Config) -> Self {
-        Self { config, connection: None, backoff: Backoff::random(Schedule::default()), is_away: false }
+        let backoff = Backoff::random(Schedule::default());
+        Self { config, connection: None, backoff, is_away: Arc::default() }
+    }
+
+    /// The same for another user, with a connection of its own. The log tells only once when it is away.
+    pub fn another(&self) -> Self {
+        Self { is_away: Arc::clone(&self.is_away), ..Self::new(self.config.clone()) }
     }
 
     /// What is kept under a key.
@@ -225,6 +251,14 @@ impl Redis {
     /// [`Error`] if Redis cannot be asked; then it is worth a [`pause`](Self::pause).
     pub async fn set(&mut self, key: &str, value: &[u8], lives: Duration) -> Result<(), Error> {
         self.ask(redis::cmd("SET").arg(key).arg(value).arg("EX").arg(lives.as_secs())).await
+    }
+
+    /// Tells all subscribers of a channel that something changed.
+    ///
+    /// # Errors
+    /// [`Error`] if Redis cannot be asked; then it is worth a [`pause`](Self::pause).
+    pub async fn publish(&mut self, channel: &str) -> Result<(), Error> {
+        self.ask(redis::cmd("PUBLISH").arg(channel).arg("")).await
     }
 
     /// How long to wait before Redis is asked again, longer from failure to failure.
@@ -245,15 +279,12 @@ impl Redis {
         match &outcome {
             Ok(_) => {
                 self.backoff.reset();
-                if std::mem::take(&mut self.is_away) {
+                if self.is_away.swap(false, Ordering::Relaxed) {
                     tracing::info!(%address, "argocd's redis answers again");
                 }
             }
-            Err(error) if !std::mem::replace(&mut self.is_away, true) => {
-                tracing::warn!(
-                    %address, %error,
-                    "argocd's redis does not answer, so its cluster view is not kept current; trying on"
-                );
+            Err(error) if !self.is_away.swap(true, Ordering::Relaxed) => {
+                tracing::warn!(%address, %error, "argocd's redis does not answer; trying on");
             }
             Err(error) => tracing::debug!(%address, %error, "argocd's redis still does not answer"),
         }

@@ -1,6 +1,7 @@
 //! How events travel.
 
 pub mod codec;
+pub mod express;
 pub mod pump;
 pub mod transport;
 pub mod tunnel;

@@ -11,6 +11,7 @@ use prost::Message as _;
 use serde_json::Value;
 use tiphys_shared::model::agent::{AgentName, Mode};
 use tiphys_shared::model::api_request::{ApiRequest, Target as Named};
+use tiphys_shared::model::cache_key::CacheKey;
 use tiphys_shared::model::feature::Features;
 use tiphys_shared::model::{Kind, Object, SourceUid};
 use tiphys_shared::protocol::checksum;
@@ -19,6 +20,8 @@ use tiphys_shared::protocol::ownership::{self, AdoptionPolicy, Decision, Mismatc
 use tiphys_shared::protocol::resync::digest::{self, Digest, Scope};
 use tiphys_shared::protocol::resync::exchange::{self, NODES, Query, Report};
 use tiphys_shared::protocol::resync::tree::{Leaf, LeafName, Tree};
+use tiphys_shared::redis::command::{Commands, LONGEST, Step};
+use tiphys_shared::redis::reply::{Found, Places};
 use tiphys_shared::security::pki::Certificate;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::token::{self, Issuer};
@@ -37,6 +40,7 @@ pub const TARGETS: [Target; 8] = [
     ("certificate", certificate),
     ("checksum", checksum),
     ("ownership", ownership),
+    ("redis", redis),
 ];
 
 /// A protobuf message of the event stream: what is understood can be written, and is then understood as the same.
@@ -275,6 +279,74 @@ pub fn ownership(bytes: &[u8]) {
         assert!(matches!(ownership::requested(&named), ownership::Requested::Named(_)));
         assert_eq!(ownership::name_operation(&named, "another"), Decision::Nothing);
     }
+}
+
+/// What a client says to the Redis proxy, and what Redis says to it: however it is cut, the same commands are found, no byte is
+/// lost, and what is held back is little.
+pub fn redis(bytes: &[u8]) {
+    let whole = cut(bytes, bytes.len().max(1));
+    // Bytes alone where there are few: how often it is cut, not how long it is, shall decide how long this takes.
+    for piece in [bytes.len() / 100 + 1, bytes.len() / 13 + 1] {
+        let pieces = cut(bytes, piece);
+        // What is wrong may be noticed earlier, when less is there.
+        assert!(whole.2 == pieces.2, "{:?} and {:?}", whole.2, pieces.2);
+        if whole.2.is_ok() {
+            assert!(whole.0 == pieces.0 && whole.1 == pieces.1);
+        }
+    }
+    for word in whole.1.iter().flatten() {
+        if let Some(key) = std::str::from_utf8(word).ok().and_then(CacheKey::parse) {
+            assert_eq!(key.in_namespace(key.namespace).as_bytes(), word);
+        }
+    }
+    let mark = Places::<()>::string(b"mark");
+    let mut places = Places::default();
+    places.expect(mark.clone(), ());
+    let mut passed = 0;
+    let mut arrived = Vec::new();
+    for byte in bytes {
+        arrived.push(*byte);
+        match places.find(&arrived) {
+            Found::Pass(len) => {
+                passed += len;
+                drop(arrived.drain(..len));
+            }
+            Found::Place { before, len, what: () } => {
+                assert!(arrived[before..before + len] == mark);
+                passed += before + len;
+                drop(arrived.drain(..before + len));
+            }
+        }
+        assert!(arrived.len() < mark.len(), "{} bytes are held back", arrived.len());
+    }
+    assert_eq!(passed + arrived.len(), bytes.len());
+}
+
+type Cut = (Vec<u8>, Vec<Vec<Vec<u8>>>, Result<(), ()>);
+
+/// What was taken of bytes that arrive in pieces of this size, the commands that were found, and whether all made sense.
+fn cut(bytes: &[u8], piece: usize) -> Cut {
+    let mut commands = Commands::default();
+    let (mut arrived, mut taken, mut found) = (Vec::new(), Vec::new(), Vec::new());
+    for piece in bytes.chunks(piece) {
+        arrived.extend_from_slice(piece);
+        loop {
+            let len = match commands.next(&arrived) {
+                Ok(Step::More) => break,
+                Ok(Step::Pass(len)) => len,
+                Ok(Step::Command { len, words }) => {
+                    assert!(len <= LONGEST);
+                    found.push(words.into_iter().map(|word| arrived[word].to_vec()).collect());
+                    len
+                }
+                Err(_) => return (taken, found, Err(())),
+            };
+            assert!(len > 0);
+            taken.extend(arrived.drain(..len));
+        }
+        assert!(arrived.len() < LONGEST + 16, "{} bytes are held back", arrived.len());
+    }
+    (taken, found, Ok(()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 mod api;
 mod argocd;
 mod faults;
+mod heard;
 mod journal;
 mod plan;
 mod promises;

@@ -42,11 +42,11 @@ impl ClusterSide {
         };
         self.act(&key, incoming, |existing| {
             if existing.annotation(annotation::REFRESH) == Some(refresh) {
-                return Decision::Nothing;
+                return Ok(Decision::Nothing);
             }
             let mut next = existing.clone();
             next.annotate(annotation::REFRESH, refresh);
-            Decision::Replace(Box::new(next))
+            Ok(Decision::Replace(Box::new(next)))
         })
         .await
     }

@@ -1,13 +1,11 @@
 //! What the control plane sends, as it is to be in this cluster. Pure.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 use tiphys_shared::kube::kinds::api_resource;
 use tiphys_shared::model::argocd::{IN_CLUSTER, annotation};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Kind, Object};
-use tiphys_shared::protocol::ownership::FOREIGN_ANNOTATIONS;
+use tiphys_shared::protocol::ownership;
 use tiphys_shared::protocol::resync::digest::{self, Scope};
 
 /// An object from the control plane as it is to be in this cluster, sealed. `remapped` says that its namespace is another
@@ -23,15 +21,7 @@ pub(crate) fn localise(
     local.metadata.namespace = Some(namespace.to_owned());
     local.metadata.labels = incoming.metadata.labels.clone();
     local.metadata.finalizers = incoming.metadata.finalizers.clone();
-    let annotations: BTreeMap<String, String> = incoming
-        .metadata
-        .annotations
-        .iter()
-        .flatten()
-        .filter(|(key, _)| !FOREIGN_ANNOTATIONS.contains(&key.as_str()) && *key != annotation::REFRESH)
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
-    local.metadata.annotations = Some(annotations);
+    local.metadata.annotations = Some(ownership::followed_annotations(incoming));
     local.annotate(annotation::SOURCE_UID, incoming.origin().0);
     if let Some(uid) = principal_uid.filter(|uid| !uid.is_empty()) {
         local.annotate(annotation::PRINCIPAL_UID, uid);

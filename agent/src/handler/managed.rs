@@ -6,10 +6,11 @@ use tiphys_shared::kube::backend::Error;
 use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, Target};
-use tiphys_shared::protocol::mirror::Wanted;
+use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, SourceUid, Target};
+use tiphys_shared::process::persist::persist;
+use tiphys_shared::protocol::mirror::{Mirror, Wanted};
 use tiphys_shared::protocol::ownership;
-use tiphys_shared::wire::pump::{Outcome, persist};
+use tiphys_shared::wire::pump::Outcome;
 
 use super::localise::localise;
 use super::{ClusterSide, PATIENCE, failed};
@@ -20,7 +21,9 @@ impl ClusterSide {
             (Some(kind), EventKind::Create | EventKind::SpecUpdate, Payload::Object(object)) => {
                 self.resource(kind, object, event.principal_uid.as_deref()).await
             }
-            (Some(kind), EventKind::Delete, Payload::Object(object)) => self.gone(kind, object).await,
+            (Some(kind), EventKind::Delete, Payload::Object(object)) => {
+                self.gone(kind, object, |mirror, key, life| mirror.end(&key, &life)).await
+            }
             _ => self.request(event),
         }
     }
@@ -48,7 +51,9 @@ impl ClusterSide {
 
     async fn resource(&self, kind: Kind, incoming: &Object, principal_uid: Option<&str>) -> Outcome {
         if incoming.is_deleting() {
-            return self.gone(kind, incoming).await;
+            // This is the life that the name has now: whatever was before has ended too.
+            let accept = |mirror: &mut Mirror, key, life| mirror.accept(key, Wanted::Absent(life));
+            return self.gone(kind, incoming, accept).await;
         }
         let key = match self.key(kind, incoming) {
             Ok(key) => key,
@@ -89,26 +94,31 @@ impl ClusterSide {
         }
     }
 
-    async fn gone(&self, kind: Kind, incoming: &Object) -> Outcome {
+    async fn gone(
+        &self,
+        kind: Kind,
+        incoming: &Object,
+        accept: impl FnOnce(&mut Mirror, ResourceKey, SourceUid),
+    ) -> Outcome {
         let key = match self.key(kind, incoming) {
             Ok(key) => key,
             Err(outcome) => return outcome,
         };
         let life = incoming.origin();
-        let unfinished = self.outbound.reconciler.accept(&key, |mirror| mirror.end(&key, &life));
+        let unfinished =
+            self.outbound.reconciler.accept(&key, |mirror| accept(mirror, key.clone(), life.clone()));
         let outcome = self.reconcile(&key, None).await;
         if !matches!(outcome, Outcome::Later(_)) {
             unfinished.finish();
         }
-        let is_here = self
-            .outbound
-            .reconciler
-            .stores
-            .of(kind)
-            .get(&key)
-            .is_some_and(|object| object.source_uid().as_ref() == Some(&life));
-        if outcome == Outcome::Done && !is_here {
-            self.outbound.report_absent(&key, life);
+        if outcome != Outcome::Done {
+            return outcome;
+        }
+        let reconciler = &self.outbound.reconciler;
+        match persist(PATIENCE, Error::is_transient, || reconciler.holds(&key, &life)).await {
+            Ok(true) => {}
+            Ok(false) => self.outbound.report_absent(&key, life),
+            Err(error) => return failed(&error),
         }
         outcome
     }

@@ -193,6 +193,7 @@ impl Stage {
             "--auth=mtls:subject:CN=([^,]+)",
             "--listen-port=0",
             "--resource-proxy-listen-port=0",
+            "--redis-proxy-port=0",
         ]);
         let line = principal.wait_for("principal listens");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -6,8 +6,9 @@ use tiphys_shared::kube::backend::Error;
 use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, SourceUid, Target};
+use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::mirror::Wanted;
-use tiphys_shared::wire::pump::{Outcome, persist};
+use tiphys_shared::wire::pump::Outcome;
 
 use super::mirrored::is_project_of;
 use super::{AgentSide, PATIENCE, status};

@@ -1,13 +1,11 @@
 //! A resource that an autonomous cluster owns, as the control plane shows it. Pure.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Value, json};
 use tiphys_shared::kube::kinds::api_resource;
 use tiphys_shared::model::argocd::annotation;
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{AgentName, Kind, Object, ResourceKey};
-use tiphys_shared::protocol::ownership::FOREIGN_ANNOTATIONS;
+use tiphys_shared::protocol::ownership;
 use tiphys_shared::protocol::resync::digest::{self, Scope};
 use tiphys_shared::protocol::resync::tree::LeafName;
 
@@ -75,15 +73,7 @@ impl Place<'_> {
         let mut shown = Object::new(&key.name, &api_resource(kind));
         shown.metadata.namespace = Some(key.namespace);
         shown.metadata.labels = incoming.metadata.labels.clone();
-        let annotations: BTreeMap<String, String> = incoming
-            .metadata
-            .annotations
-            .iter()
-            .flatten()
-            .filter(|(key, _)| !FOREIGN_ANNOTATIONS.contains(&key.as_str()) && *key != annotation::REFRESH)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        shown.metadata.annotations = Some(annotations);
+        shown.metadata.annotations = Some(ownership::followed_annotations(incoming));
         shown.annotate(annotation::SOURCE_UID, incoming.uid());
         // Neither finalizers nor owners: deleting what is shown deletes nothing else.
         shown.set_field("spec", incoming.field("spec").cloned());

@@ -43,7 +43,7 @@ const fn row(
     Accepted { name, variable, default, kind, about, effect }
 }
 
-use Effect::{Ignored, Noticed, NoticedUnlessSet, Refused};
+use Effect::{Ignored, Noticed, Refused};
 
 #[rustfmt::skip]
 const TABLE: &[Accepted] = &[
@@ -69,16 +69,6 @@ const TABLE: &[Accepted] = &[
         Refused("leave out --enable-websocket here and at the agents: they reach the principal over HTTP/2")),
     row("resource-proxy-address", "ARGOCD_PRINCIPAL_RESOURCE_PROXY_ADDRESS", "argocd-agent-resource-proxy:9090",
         Kind::Text, "Address of the resource proxy in cluster Secrets that are made by themselves", Ignored),
-    row("disable-redis-proxy", "ARGOCD_PRINCIPAL_DISABLE_REDIS_PROXY", "false", Kind::Switch,
-        "Do not serve the clusters' Redis to Argo CD",
-        NoticedUnlessSet("the Redis proxy is not served by this version: resource trees of the clusters do not \
-                          show in Argo CD")),
-    row("redis-proxy-server-tls-cert", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_CERT_PATH", "", Kind::Text,
-        "File with the Redis proxy's certificate", Ignored),
-    row("redis-proxy-server-tls-key", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_KEY_PATH", "", Kind::Text,
-        "File with the Redis proxy's key", Ignored),
-    row("redis-proxy-server-tls-secret-name", "ARGOCD_PRINCIPAL_REDIS_PROXY_SERVER_TLS_SECRET_NAME",
-        "argocd-redis-proxy-tls", Kind::Text, "Secret with the Redis proxy's certificate", Ignored),
     row("enable-self-cluster-registration", "ARGOCD_PRINCIPAL_ENABLE_SELF_CLUSTER_REGISTRATION", "false",
         Kind::Switch, "Make a cluster Secret for every agent that logs in",
         Refused("leave out --enable-self-cluster-registration: cluster Secrets have to be made by hand yet")),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Command;
 use tiphys_shared::process::options::{lenient, load, prepare};
+use tiphys_shared::security::tls::Alpn;
 
 use super::*;
 
@@ -53,13 +54,16 @@ fn the_defaults_are_those_of_upstream() {
     assert_eq!(identity, Identity::Kept(KeyPair::Secret("argocd-agent-principal-tls".to_owned())));
     assert_eq!(roots, Roots::Secret("argocd-agent-ca".to_owned()));
     assert_eq!(policy, Policy::mutual(), "mtls makes the certificate a must");
-    assert_eq!(settings.notices.len(), 1, "one line for the Redis proxy: {:?}", settings.notices);
+    assert_eq!(settings.notices, Vec::<String>::new());
     let proxy = settings.proxy.unwrap();
     assert_eq!(proxy.listen, Listen::everywhere(9090));
     assert_eq!(proxy.identity, KeyPair::Secret("argocd-agent-resource-proxy-tls".to_owned()));
     assert_eq!(proxy.roots, Roots::Secret("argocd-agent-ca".to_owned()));
     assert_eq!(proxy.policy.client_certificate, ClientCertificate::Required);
     assert!(proxy.operators.is_empty());
+    let proxy = settings.redis_proxy.unwrap();
+    assert_eq!(proxy.listen, Listen::everywhere(6379));
+    assert!(proxy.tls.is_none());
 }
 
 #[test]
@@ -202,8 +206,27 @@ fn features_that_are_not_here_are_refused_when_asked_for() {
         let problems = settings(&[&GOOD[..], &[flag]].concat(), &[]).unwrap_err();
         assert!(problems.0[0].remedy.starts_with("leave out"), "{flag}: {problems}");
     }
-    let quiet = settings(&[&GOOD[..], &["--disable-redis-proxy"]].concat(), &[]);
-    assert_eq!(quiet.unwrap().notices, Vec::<String>::new());
+}
+
+#[test]
+fn the_redis_proxy_is_served_unless_it_is_turned_off_or_there_is_no_redis() {
+    let proxy = |extra: &[&str]| settings(&[&GOOD[..], extra].concat(), &[]).unwrap().redis_proxy;
+    assert!(proxy(&["--disable-redis-proxy"]).is_none());
+    assert!(proxy(&["--redis-server-address=none"]).is_none());
+    assert_eq!(proxy(&["--redis-proxy-port=1234"]).unwrap().listen, Listen::everywhere(1234));
+    let (pair, policy) = proxy(&["--redis-tls-enabled"]).unwrap().tls.unwrap();
+    assert_eq!(pair, KeyPair::Secret("argocd-redis-proxy-tls".to_owned()));
+    assert_eq!((policy.client_certificate, policy.alpn), (ClientCertificate::None, Alpn::None));
+
+    let whats = |extra: &[&str]| {
+        let problems = settings(&[&GOOD[..], extra].concat(), &[]).unwrap_err();
+        problems.0.into_iter().map(|problem| problem.what).collect::<Vec<_>>()
+    };
+    assert_eq!(whats(&["--redis-proxy-port=8443"]), ["--listen-port and --redis-proxy-port are both 8443"]);
+    assert_eq!(
+        whats(&["--redis-tls-enabled", "--redis-proxy-server-tls-cert=/no/such"]),
+        ["--redis-proxy-server-tls-cert is set, but --redis-proxy-server-tls-key is not"]
+    );
 }
 
 #[test]

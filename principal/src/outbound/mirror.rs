@@ -36,11 +36,11 @@ impl Outbound {
 
     /// Whether this is shown, not owned: it has a source, and its agent is autonomous; or, of an agent that has not come yet
     /// since this process started, it is sealed.
-    pub(super) fn is_mirror(&self, kind: Kind, object: &Object) -> bool {
+    pub(crate) fn is_mirror(&self, kind: Kind, object: &Object) -> bool {
         if !matches!(kind, Kind::Application | Kind::AppProject) {
             return false;
         }
-        // Known as one, unless its agent has become a managed one since.
+        // Known as one, until its agent comes as a managed one.
         if self.reconciler.mirror.lock().get(&object.key(kind)).is_some() {
             return true;
         }
@@ -73,8 +73,8 @@ impl Outbound {
                 if old.is_some() { Verb::Updated } else { Verb::Created }
             }
             Change::Gone(last) => {
-                let wanted = self.reconciler.mirror.lock().forget_absent(&key).is_none();
-                if wanted && self.reconciler.decide(&key, None) != Decision::Nothing {
+                let wanted = self.reconciler.mirror.lock().forget_absent(&key, &last.origin());
+                if !wanted && self.reconciler.decide(&key, None) != Decision::Nothing {
                     tracing::info!(%key, "was deleted here without its agent's word; it comes back");
                     self.reconciler.mark(key, Cause::Deleted(last.origin()));
                 }

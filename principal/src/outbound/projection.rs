@@ -8,7 +8,7 @@ use tiphys_shared::model::{AgentName, Kind, Object};
 use super::mapping::Destination;
 
 /// Annotations that mean nothing to an agent.
-use tiphys_shared::protocol::ownership::FOREIGN_ANNOTATIONS as OWN_ANNOTATIONS;
+use tiphys_shared::protocol::ownership::{self, FOREIGN_ANNOTATIONS};
 
 /// What `agent` may see of `object`.
 pub(crate) fn project(
@@ -21,7 +21,7 @@ pub(crate) fn project(
     seen.metadata.managed_fields = None;
     seen.metadata.owner_references = None;
     if let Some(annotations) = &mut seen.metadata.annotations {
-        annotations.retain(|key, _| !OWN_ANNOTATIONS.contains(&key.as_str()));
+        annotations.retain(|key, _| !FOREIGN_ANNOTATIONS.contains(&key.as_str()));
     }
     match kind {
         Kind::Application => {
@@ -71,16 +71,6 @@ fn is_in_cluster(destination: &Value) -> bool {
 
 /// Whether agents that see both would see a difference.
 pub(crate) fn differs(kind: Kind, old: &Object, new: &Object) -> bool {
-    let annotations = |object: &Object| -> Vec<(String, String)> {
-        object
-            .metadata
-            .annotations
-            .iter()
-            .flatten()
-            .filter(|(key, _)| !OWN_ANNOTATIONS.contains(&key.as_str()) && *key != annotation::REFRESH)
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect()
-    };
     // Only the wish to look again is news, not that it is off.
     let refresh = new.annotation(annotation::REFRESH);
     let content = kind.content_field();
@@ -90,7 +80,7 @@ pub(crate) fn differs(kind: Kind, old: &Object, new: &Object) -> bool {
         || old.metadata.labels != new.metadata.labels
         || old.metadata.finalizers != new.metadata.finalizers
         || (kind == Kind::Repository && old.field("type") != new.field("type"))
-        || annotations(old) != annotations(new)
+        || ownership::followed_annotations(old) != ownership::followed_annotations(new)
         || (refresh.is_some() && refresh != old.annotation(annotation::REFRESH))
 }
 

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use kube::Api;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use parking_lot::RwLock;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::backend::Done;
@@ -160,6 +160,8 @@ pub struct Stores {
     pub repositories: Store,
     /// GPG keys.
     pub gpg_keys: Store,
+    /// Told whenever one of them was listed anew: what came and went while no watch was up was never told as a [`Change`].
+    pub relisted: Arc<Notify>,
 }
 
 impl Stores {
@@ -171,8 +173,10 @@ impl Stores {
         applications: Option<&str>,
         labels: Option<&str>,
     ) -> (Self, [Informer; 4]) {
+        let relisted = Arc::new(Notify::new());
         let informer = |kind, namespace: Option<&str>, labels: Option<String>, fields: Option<String>| {
-            Informer::new(client, Scope { kind, namespace: namespace.map(str::to_owned), labels, fields })
+            let scope = Scope { kind, namespace: namespace.map(str::to_owned), labels, fields };
+            Informer { relisted: Arc::clone(&relisted), ..Informer::new(client, scope) }
         };
         let (own, labels) = (Some(namespace), labels.map(str::to_owned));
         let secrets = kinds::repository_selector(labels.as_deref());
@@ -187,6 +191,7 @@ impl Stores {
             projects: informers[1].store(),
             repositories: informers[2].store(),
             applications: informers[3].store(),
+            relisted,
         };
         (stores, informers)
     }
@@ -229,6 +234,7 @@ pub struct Informer {
     scope: Scope,
     store: Store,
     synced: watch::Sender<bool>,
+    relisted: Arc<Notify>,
 }
 
 impl Informer {
@@ -236,7 +242,8 @@ impl Informer {
     pub fn new(client: &kube::Client, scope: Scope) -> Self {
         let (synced, receiver) = watch::channel(false);
         let store = Store { kind: scope.kind, content: Arc::default(), synced: receiver };
-        Self { api: super::kinds::api(client, scope.kind, scope.namespace.as_deref()), scope, store, synced }
+        let api = super::kinds::api(client, scope.kind, scope.namespace.as_deref());
+        Self { api, scope, store, synced, relisted: Arc::default() }
     }
 
     /// The copy that this informer keeps.
@@ -279,6 +286,7 @@ impl Informer {
                         self.forget_unlisted(&listed, &mut on_change);
                     }
                     self.synced.send_replace(true);
+                    self.relisted.notify_one();
                 }
                 Some(Ok(watcher::Event::Apply(object))) => self.apply(object, &mut on_change),
                 Some(Ok(watcher::Event::Delete(object))) => {

@@ -12,11 +12,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::informer::Pauses;
 use crate::process::options::Problem;
+use crate::process::persist::persist;
 use crate::security::secret::Secret;
 use crate::security::tls::{self, Material};
 
 /// How often files are looked at. Kubernetes swaps a link above mounted files, which file watchers miss.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// How long an API server that cannot be reached is waited for. Then whoever started this process hears of it.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where one piece of PEM text is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +76,14 @@ impl Reader {
     async fn read_secret(&self, name: &str, keys: &[&str]) -> Result<Vec<u8>, Problem> {
         let namespace = &self.namespace;
         let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
-        let found = secrets.get_opt(name).await.map_err(|error| {
+        let found = persist(PATIENCE, may_pass, || async {
+            let found = secrets.get_opt(name).await;
+            if let Err(error) = &found {
+                tracing::warn!(namespace, name, %error, "cannot read a Secret yet");
+            }
+            found
+        });
+        let found = found.await.map_err(|error| {
             Problem::new(
                 format!("cannot read Secret {namespace}/{name}: {error}"),
                 "check that the API server is reachable and that this process may get Secrets there",
@@ -169,4 +180,12 @@ impl Reader {
 fn listed<'a>(keys: impl Iterator<Item = &'a String>) -> String {
     let keys: Vec<&str> = keys.map(String::as_str).collect();
     if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") }
+}
+
+/// Whether the API server may answer otherwise soon: it was not reached, or is busy.
+fn may_pass(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        _ => true,
+    }
 }

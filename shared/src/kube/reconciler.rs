@@ -7,10 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{Backend, Done, Error};
@@ -18,7 +16,8 @@ use super::informer::Stores;
 use crate::model::object::ObjectExt as _;
 use crate::model::{Kind, Object, ResourceKey, SourceUid};
 use crate::process::options::NamePattern;
-use crate::protocol::mirror::Mirror;
+use crate::process::worklist::Worklist;
+use crate::protocol::mirror::{Mirror, Wanted};
 use crate::protocol::ownership::{self, AdoptionPolicy, Decision, Policy};
 use crate::protocol::resync::digest::Scope;
 
@@ -93,8 +92,7 @@ pub struct Reconciler {
     pub rules: Rules,
     backend: Backend,
     busy: Mutex<HashMap<ResourceKey, Arc<tokio::sync::Mutex<()>>>>,
-    dirty: Mutex<BTreeMap<ResourceKey, Cause>>,
-    marked: Notify,
+    dirty: Worklist<ResourceKey, Cause>,
 }
 
 impl Reconciler {
@@ -106,14 +104,13 @@ impl Reconciler {
             rules,
             backend,
             busy: Mutex::default(),
-            dirty: Mutex::default(),
-            marked: Notify::new(),
+            dirty: Worklist::default(),
         }
     }
 
     /// What is to be done about the resource as it is in `existing`.
     pub fn decide(&self, key: &ResourceKey, existing: Option<&Object>) -> Decision {
-        let wanted = self.mirror.lock().get(key).cloned();
+        let wanted = self.mirror.lock().wanted_of(key, existing);
         ownership::decide(key.kind, self.rules.scope, existing, wanted.as_ref(), self.policy(key.kind))
     }
 
@@ -169,6 +166,14 @@ impl Reconciler {
         self.in_turn(key, self.write(key, decide)).await
     }
 
+    /// Whether a copy of this life is here, by the API server's own word: the store may be behind.
+    ///
+    /// # Errors
+    /// As [`Backend::get`].
+    pub async fn holds(&self, key: &ResourceKey, life: &SourceUid) -> Result<bool, Error> {
+        Ok(self.backend.get(key).await?.is_some_and(|object| object.source_uid().as_ref() == Some(life)))
+    }
+
     async fn in_turn<T>(&self, key: &ResourceKey, act: impl Future<Output = T>) -> T {
         let turn = Arc::clone(self.busy.lock().entry(key.clone()).or_default());
         let outcome = {
@@ -215,8 +220,23 @@ impl Reconciler {
 
     /// Makes the resource what is wanted, soon and in the background: somebody here changed or deleted it.
     pub fn mark(&self, key: ResourceKey, cause: Cause) {
-        self.dirty.lock().insert(key, cause);
-        self.marked.notify_one();
+        self.dirty.mark(key, cause);
+    }
+
+    /// Marks what is wanted and not here: it may have come and gone while no watch was up.
+    fn mark_missing(&self) {
+        let missing: Vec<ResourceKey> = {
+            let mirror = self.mirror.lock();
+            let wanted = mirror.all().filter(|(_, wanted)| matches!(wanted, Wanted::Present(_)));
+            wanted
+                .map(|(key, _)| key)
+                .filter(|key| self.stores.of(key.kind).get(key).is_none())
+                .cloned()
+                .collect()
+        };
+        for key in missing {
+            self.dirty.mark_also(key, Cause::Changed);
+        }
     }
 
     async fn mend_one(&self, key: &ResourceKey, cause: &Cause) -> Result<Done, Error> {
@@ -232,33 +252,28 @@ impl Reconciler {
         .await
     }
 
-    /// Mends what is marked until cancelled. What cannot be mended now is tried again.
+    /// Mends what is marked, and what turns out to be missing, until cancelled. What cannot be mended now is tried again.
     pub async fn mend(&self, cancel: CancellationToken, on_done: impl Fn(&ResourceKey, &Done)) {
-        let mut running = FuturesUnordered::new();
-        let mut failed: Vec<(ResourceKey, Cause)> = Vec::new();
-        loop {
-            while running.len() < WORKERS {
-                let Some((key, cause)) = self.dirty.lock().pop_first() else { break };
-                running.push(async move { (self.mend_one(&key, &cause).await, key, cause) });
-            }
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                Some((outcome, key, cause)) = running.next(), if !running.is_empty() => match outcome {
-                    Ok(done) => on_done(&key, &done),
-                    Err(error) => {
-                        tracing::warn!(%key, %error, "cannot undo a local change; trying again");
-                        failed.push((key, cause));
-                    }
-                },
-                () = self.marked.notified(), if running.len() < WORKERS => {}
-                () = tokio::time::sleep(PAUSE), if !failed.is_empty() => {
-                    let mut dirty = self.dirty.lock();
-                    for (key, cause) in failed.drain(..) {
-                        dirty.entry(key).or_insert(cause);
-                    }
+        let on_done = &on_done;
+        let work = |key: ResourceKey, cause| async move {
+            match self.mend_one(&key, &cause).await {
+                Ok(done) => on_done(&key, &done),
+                Err(error) => {
+                    tracing::warn!(%key, %error, "cannot undo a local change; trying again");
+                    return false;
                 }
             }
+            true
+        };
+        let look = async {
+            loop {
+                self.stores.relisted.notified().await;
+                self.mark_missing();
+            }
+        };
+        tokio::select! {
+            () = self.dirty.run(WORKERS, PAUSE, cancel, work) => {}
+            () = look => {}
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::object::Object;
+use super::redis::{RedisRequest, RedisResponse};
 
 /// One event, with everything that travels besides its payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,6 +243,10 @@ pub enum Payload {
     ResourceRequest(ResourceRequest),
     /// The answer to it.
     ResourceResponse(ResourceResponse),
+    /// What is asked of the cluster's Redis.
+    RedisRequest(RedisRequest),
+    /// The answer to it.
+    RedisResponse(RedisResponse),
     /// Any other JSON document.
     Document(Value),
 }

@@ -50,13 +50,31 @@ impl Mirror {
         self.wanted.get(key)
     }
 
+    /// What the owner wants of the resource, if what is here, perhaps an old view of it, is this.
+    ///
+    /// A copy of a life whose end was declared is to go, whatever else is known of the name.
+    pub fn wanted_of(&self, key: &ResourceKey, existing: Option<&Object>) -> Option<Wanted> {
+        let wanted = self.wanted.get(key);
+        match existing.and_then(|existing| existing.source_uid()) {
+            Some(life) if !matches!(wanted, Some(Wanted::Present(_))) && self.tombstones.contains(&life) => {
+                Some(Wanted::Absent(life))
+            }
+            _ => wanted.cloned(),
+        }
+    }
+
     /// The owner wants this now.
     pub fn accept(&mut self, key: ResourceKey, mut wanted: Wanted) {
-        if let (Wanted::Present(new), Some(Wanted::Present(old))) = (&mut wanted, self.wanted.get(&key))
-            && let Some(request) = old.annotation(annotation::OPERATION_TAKEN)
-            && old.source_uid() == new.source_uid()
-        {
-            Arc::make_mut(new).annotate(annotation::OPERATION_TAKEN, request);
+        if let Some(Wanted::Present(old)) = self.wanted.get(&key) {
+            match &mut wanted {
+                Wanted::Present(new) if new.source_uid() == old.source_uid() => {
+                    if let Some(request) = old.annotation(annotation::OPERATION_TAKEN) {
+                        Arc::make_mut(new).annotate(annotation::OPERATION_TAKEN, request);
+                    }
+                }
+                // One life of a name ends before the next begins.
+                _ => old.source_uid().into_iter().for_each(|life| self.bury(life)),
+            }
         }
         match &wanted {
             // The owner may let a resource come back to this side in the same life.
@@ -69,11 +87,13 @@ impl Mirror {
     /// The owner says that this life of the resource has ended. Word of the end of an earlier life does not end the present
     /// one.
     pub fn end(&mut self, key: &ResourceKey, life: &SourceUid) {
-        let present = match self.wanted.get(key) {
-            Some(Wanted::Present(wanted)) => wanted.source_uid(),
-            _ => None,
+        let is_meant = match self.wanted.get(key) {
+            Some(Wanted::Present(wanted)) => wanted.source_uid().is_none_or(|present| present == *life),
+            Some(Wanted::Absent(_)) => true,
+            // Should a copy of it turn up, it is known by its tombstone.
+            None => false,
         };
-        if present.is_none_or(|present| present == *life) {
+        if is_meant {
             self.accept(key.clone(), Wanted::Absent(life.clone()));
         } else {
             self.bury(life.clone());
@@ -114,15 +134,13 @@ impl Mirror {
         self.wanted.retain(|key, wanted| !is_theirs(key, wanted));
     }
 
-    /// The resource is gone, as was wanted. Returns which life it was.
-    pub fn forget_absent(&mut self, key: &ResourceKey) -> Option<SourceUid> {
-        match self.wanted.get(key)? {
-            Wanted::Absent(uid) => {
-                let uid = uid.clone();
-                self.wanted.remove(key);
-                Some(uid)
-            }
-            Wanted::Present(_) => None,
+    /// A copy of this life is gone. Returns whether that was what the owner waits for.
+    pub fn forget_absent(&mut self, key: &ResourceKey, life: &SourceUid) -> bool {
+        match self.wanted.get(key) {
+            Some(Wanted::Absent(absent)) if absent == life => self.wanted.remove(key).is_some(),
+            Some(Wanted::Absent(_)) => false,
+            Some(Wanted::Present(_)) => false,
+            None => self.tombstones.contains(life),
         }
     }
 
@@ -186,7 +204,34 @@ mod tests {
         let mut mirror = Mirror::default();
         mirror.accept(key(), Wanted::Present(copy("1")));
         mirror.accept(key(), Wanted::Absent(SourceUid("1".into())));
-        assert_eq!(mirror.forget_absent(&key()), Some(SourceUid("1".into())));
+        assert!(mirror.forget_absent(&key(), &SourceUid("1".into())));
+        assert_eq!(mirror.get(&key()), None);
+        mirror.assume(key(), copy("1"));
+        assert_eq!(mirror.get(&key()), Some(&Wanted::Absent(SourceUid("1".into()))));
+    }
+
+    #[test]
+    fn a_late_view_of_an_earlier_life_neither_hides_nor_ends_the_last_one() {
+        let (first, second) = (SourceUid("1".into()), SourceUid("2".into()));
+        let mut mirror = Mirror::default();
+        mirror.accept(key(), Wanted::Present(copy("1")));
+        mirror.accept(key(), Wanted::Present(copy("2")));
+        mirror.end(&key(), &second);
+        // The watch is behind: it shows the first, then its end, then the second.
+        assert_eq!(mirror.wanted_of(&key(), Some(&copy("1"))), Some(Wanted::Absent(first.clone())));
+        assert!(!mirror.forget_absent(&key(), &first));
+        assert_eq!(mirror.wanted_of(&key(), Some(&copy("2"))), Some(Wanted::Absent(second.clone())));
+        assert!(mirror.forget_absent(&key(), &second));
+        assert_eq!(mirror.get(&key()), None);
+        assert_eq!(mirror.wanted_of(&key(), Some(&copy("2"))), Some(Wanted::Absent(second)));
+        assert_eq!(mirror.wanted_of(&key(), Some(&copy("3"))), None, "of that the owner has not spoken");
+    }
+
+    #[test]
+    fn the_end_of_what_was_never_here_takes_no_room() {
+        let mut mirror = Mirror::default();
+        mirror.end(&key(), &SourceUid("1".into()));
+        assert!(mirror.is_empty());
         mirror.assume(key(), copy("1"));
         assert_eq!(mirror.get(&key()), Some(&Wanted::Absent(SourceUid("1".into()))));
     }

@@ -4,6 +4,8 @@
 //! cluster owns both. Whoever holds a copy keeps of its own only what the [`Scope`] leaves out, a requested operation, and
 //! the few annotations that its own controllers live by.
 
+use std::collections::BTreeMap;
+
 use clap::ValueEnum;
 use kube::core::ObjectMeta;
 use serde_json::{Value, json};
@@ -27,6 +29,14 @@ pub const FOREIGN_ANNOTATIONS: [&str; 6] = [
     annotation::OPERATION_REQUESTED,
     annotation::OPERATION_TAKEN,
 ];
+
+/// The owner's annotations that a holder follows. The wish to look again is a request, not a state.
+pub fn followed_annotations(object: &Object) -> BTreeMap<String, String> {
+    let all = object.metadata.annotations.iter().flatten();
+    all.filter(|(key, _)| !FOREIGN_ANNOTATIONS.contains(&key.as_str()) && *key != annotation::REFRESH)
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
 
 /// Finalizers that the holder's own Argo CD puts on and takes off.
 pub(crate) fn is_own_finalizer(finalizer: &str) -> bool {

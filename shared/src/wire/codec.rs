@@ -203,6 +203,8 @@ fn payload(target: &Target, kind: &EventKind, data: Option<Data>) -> Result<Payl
         }
         (Target::Resource, EventKind::Response) => Payload::ResourceResponse(parse(target, kind, &bytes)?),
         (Target::Resource, _) => Payload::ResourceRequest(parse(target, kind, &bytes)?),
+        (Target::Redis, EventKind::RedisRequest) => Payload::RedisRequest(parse(target, kind, &bytes)?),
+        (Target::Redis, EventKind::RedisResponse) => Payload::RedisResponse(parse(target, kind, &bytes)?),
         _ if bytes.is_empty() => Payload::Empty,
         _ => Payload::Document(parse(target, kind, &bytes)?),
     })
@@ -221,6 +223,8 @@ fn content(payload: &Payload) -> Result<Option<Vec<u8>>, EncodeError> {
         Payload::Failure(failure) => json(failure),
         Payload::ResourceRequest(request) => json(request),
         Payload::ResourceResponse(response) => json(response),
+        Payload::RedisRequest(request) => json(request),
+        Payload::RedisResponse(response) => json(response),
         Payload::Document(document) => json(document),
     }
 }

@@ -20,9 +20,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, Malformed};
+use super::express::{Express, Unsent};
 use crate::model::event::{Event, EventId, REFUSED, Target};
 use crate::model::feature::{Feature, Features};
 use crate::model::{Object, ResourceKey};
+use crate::process::clock;
 use crate::protocol::inbox::{Inbox, Limits};
 use crate::protocol::outbox::{Item, Key, Outbox};
 
@@ -50,6 +52,7 @@ pub enum Outgoing {
 #[derive(Debug, Default)]
 pub struct SharedOutbox {
     outbox: Mutex<Outbox<Outgoing>>,
+    express: Express,
     filled: Notify,
     acked: Notify,
     /// Held by the pump that empties it: a new stream waits for the last word of the one before.
@@ -62,6 +65,17 @@ impl SharedOutbox {
         let result = change(&mut self.outbox.lock());
         self.filled.notify_one();
         result
+    }
+
+    /// Sends a message that somebody waits for: ahead of most that waits, once, and not after `until`. It is on its way when
+    /// this returns; what is returned need be awaited only by who wants to know.
+    ///
+    /// # Errors
+    /// [`Unsent`] if it will not arrive. That it was sent does not mean that it will.
+    pub fn express(&self, event: Event, until: Instant) -> impl Future<Output = Result<(), Unsent>> + use<> {
+        let outcome = self.express.add(event, until.into_std());
+        self.filled.notify_one();
+        async move { outcome.await.unwrap_or(Err(Unsent::NoStream)) }
     }
 
     /// Waits until the peer has acknowledged everything about the resource.
@@ -170,6 +184,7 @@ pub async fn run<S: Side>(
     cancel: CancellationToken,
 ) -> End {
     let _only_one = outbox.pumping.lock().await;
+    let _open = outbox.express.open();
     outbox.fill(Outbox::reconnected);
     side.on_open();
     let mut incoming = std::pin::pin!(incoming);
@@ -177,6 +192,7 @@ pub async fn run<S: Side>(
     let mut running = FuturesUnordered::new();
     let mut acks: VecDeque<Event> = VecDeque::new();
     let mut next: Option<WireEvent> = None;
+    let mut hurry = true;
     let mut unknown = features.borrow_and_update().is_none();
     let mut comparison = Some(Instant::now() + if unknown { SILENCE } else { Duration::ZERO });
     let mut heard = Instant::now();
@@ -195,7 +211,17 @@ pub async fn run<S: Side>(
             });
         }
         if next.is_none() {
-            next = next_message(&*side, &outbox, &mut acks, max_message_size);
+            next = next_ack(&mut acks);
+        }
+        // Neither those who wait nor resources hold the other up.
+        for _ in 0..2 {
+            if next.is_none() {
+                next = match hurry {
+                    true => next_express(&*side, &outbox, max_message_size),
+                    false => next_message(&*side, &outbox, max_message_size),
+                };
+                hurry = !hurry;
+            }
         }
         let due = if next.is_none() { outbox.read(Outbox::next_due).map(Instant::from_std) } else { None };
         tokio::select! {
@@ -254,18 +280,36 @@ pub async fn run<S: Side>(
 }
 
 /// Acknowledgements go before news: they are small, and free the peer.
-fn next_message<S: Side>(
-    side: &S,
-    outbox: &SharedOutbox,
-    acks: &mut VecDeque<Event>,
-    max_message_size: usize,
-) -> Option<WireEvent> {
+fn next_ack(acks: &mut VecDeque<Event>) -> Option<WireEvent> {
     while let Some(ack) = acks.pop_front() {
         match codec::encode(&ack) {
             Ok(message) => return Some(message),
             Err(error) => tracing::error!(event_id = %ack.id, %error, "acknowledgement could not be written"),
         }
     }
+    None
+}
+
+fn next_express<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usize) -> Option<WireEvent> {
+    loop {
+        let mut waiting = outbox.express.next(Instant::now().into_std())?;
+        waiting.event.sent_at = Some(clock::now());
+        match codec::encode(&waiting.event) {
+            Ok(message) if message.encoded_len() <= max_message_size => {
+                side.on_sent(&waiting.event);
+                waiting.done(Ok(()));
+                return Some(message);
+            }
+            Ok(_) => waiting.done(Err(Unsent::TooLarge)),
+            Err(error) => {
+                side.on_unsendable(&waiting.event, &error.to_string());
+                waiting.done(Err(Unsent::Unwritable));
+            }
+        }
+    }
+}
+
+fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usize) -> Option<WireEvent> {
     loop {
         let event = {
             let mut outbox = outbox.outbox.lock();
@@ -312,28 +356,6 @@ fn refusal(features: &watch::Receiver<Option<Features>>, ack: Event, reason: &st
 async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due {
         tokio::time::sleep_until(due).await;
-    }
-}
-
-/// Awaits `attempt` again and again while it fails in a way that may pass, for at most `limit` in all.
-///
-/// # Errors
-/// The last failure.
-pub async fn persist<T, E, F: Future<Output = Result<T, E>>>(
-    limit: Duration,
-    is_transient: impl Fn(&E) -> bool,
-    mut attempt: impl FnMut() -> F,
-) -> Result<T, E> {
-    let deadline = Instant::now() + limit;
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match attempt().await {
-            Err(error) if is_transient(&error) && Instant::now() + pause < deadline => {
-                tokio::time::sleep(pause + pause.mul_f64(fastrand::f64() / 2.0)).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
-            }
-            outcome => return outcome,
-        }
     }
 }
 

@@ -198,6 +198,7 @@ impl Pair {
             client_cert_subject_match: true,
             issuer: self.issuer.clone(),
             proxy: None,
+            redis_proxy: None,
         })
         .await?;
         self.address = bound.address();
@@ -225,6 +226,7 @@ impl Pair {
             buffer_interval: None,
             cluster_cache: None,
             proxy: None,
+            redis: None,
             heartbeat: None,
             registry: figures.clone(),
         };

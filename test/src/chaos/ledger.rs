@@ -48,6 +48,9 @@ pub struct Operation {
     pub finished: bool,
     /// Whether somebody deleted the Application on the other side meanwhile, and the request or the run with it.
     pub disturbed: bool,
+    /// How often the Application was deleted on the other side since. What was taken is written on it: should the agent be
+    /// killed too before it is heard, nobody knows any more that it was.
+    pub deletions: u32,
 }
 
 /// Everything that users did.
@@ -119,8 +122,9 @@ impl Ledger {
     pub fn disturb(&self, place: &Place) {
         let mut content = self.content.lock();
         for operation in content.operations.values_mut() {
-            if operation.place == *place && !operation.finished {
-                operation.disturbed = true;
+            if operation.place == *place {
+                operation.disturbed |= !operation.finished;
+                operation.deletions += 1;
             }
         }
     }
@@ -142,6 +146,7 @@ impl Ledger {
             started: 0,
             finished: false,
             disturbed: false,
+            deletions: 0,
         };
         let mut ledger = self.content.lock();
         ledger.changes += 1;

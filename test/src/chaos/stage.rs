@@ -116,6 +116,7 @@ impl Stage {
             "--auth=mtls:subject:CN=([^,]+)".to_owned(),
             "--listen-host=127.0.0.1".to_owned(),
             "--listen-port=0".to_owned(),
+            "--disable-redis-proxy".to_owned(),
         ];
         let principal = Process::new("principal", &plan.program, with_usual(arguments), &plan.folder)?;
         let mut agents = Vec::new();

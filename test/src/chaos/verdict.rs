@@ -164,8 +164,8 @@ fn text(value: Option<&Value>) -> String {
 
 fn judge_operations(ledger: &Content, verdict: &mut Verdict) {
     for (content, operation) in &ledger.operations {
-        let Operation { place, life, started, finished, disturbed } = operation;
-        if *started > 1 {
+        let Operation { place, life, started, finished, disturbed, deletions } = operation;
+        if *started > 1 + deletions {
             verdict
                 .duplicated
                 .push(format!("{content} of {place}, life {life}, was started {started} times"));

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tower::BoxError;
 
+use super::heard::Heard;
 use super::journal::Journal;
 
 /// What is wrong between a side and its API server.
@@ -25,6 +26,7 @@ use super::journal::Journal;
 pub(crate) struct Trouble {
     name: String,
     state: Mutex<State>,
+    heard: Mutex<Heard>,
     journal: Arc<Journal>,
 }
 
@@ -53,7 +55,7 @@ enum Fate {
 impl Trouble {
     pub(crate) fn new(name: &str, rng: Rng, rate: f64, journal: Arc<Journal>) -> Arc<Self> {
         let state = Mutex::new(State { rng, rate, away: None });
-        Arc::new(Self { name: name.to_owned(), state, journal })
+        Arc::new(Self { name: name.to_owned(), state, heard: Mutex::default(), journal })
     }
 
     /// From now on every call succeeds.
@@ -66,6 +68,11 @@ impl Trouble {
     /// The server cannot be reached for a while.
     pub(crate) fn go_away(&self, time: Duration) {
         self.state.lock().away = Some(Instant::now() + time);
+    }
+
+    /// Whether the side has been told that this object is no more.
+    pub(crate) fn knows_the_end_of(&self, uid: &str) -> bool {
+        self.heard.lock().is_gone(uid)
     }
 
     fn fate(&self, method: &Method, watch: bool) -> Fate {
@@ -154,6 +161,9 @@ async fn carry_out(
 ) -> Result<Response<Answer>, BoxError> {
     let watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let selector = request.uri().query().into_iter().flat_map(|query| query.split('&'));
+    let selector = selector.filter(|part| part.contains("Selector")).collect::<Vec<_>>().join("&");
+    let what = format!("{path}?{selector}");
     pass(trouble.delay()).await;
     let fate = trouble.fate(&method, watch);
     let note = |what: &str| trouble.journal.note(&trouble.name, format_args!("{what}: {method} {path}"));
@@ -180,7 +190,13 @@ async fn carry_out(
             Ok(failure(500, "InternalError"))
         }
         _ => {
-            let (parts, body) = response.into_parts();
+            let (parts, mut body) = response.into_parts();
+            if method == Method::GET && !watch {
+                let whole =
+                    body.collect().await.map_or_else(|never| match never {}, |whole| whole.to_bytes());
+                trouble.heard.lock().list(&what, &whole);
+                body = Full::new(whole).boxed_unsync();
+            }
             let breaks = watch.then(|| trouble.end_of_watch()).flatten();
             let body = Answer {
                 inner: body,
@@ -188,6 +204,7 @@ async fn carry_out(
                 delay: None,
                 waiting: None,
                 trouble: watch.then_some(trouble),
+                what,
                 dead,
             };
             Ok(Response::from_parts(parts, body))
@@ -217,6 +234,7 @@ fn failure(code: u16, reason: &str) -> Response<Answer> {
         delay: None,
         waiting: None,
         trouble: None,
+        what: String::new(),
         dead: CancellationToken::new(),
     };
     let mut response = Response::new(body);
@@ -233,7 +251,18 @@ pub(crate) struct Answer {
     delay: Option<Pin<Box<Sleep>>>,
     waiting: Option<Frame<Bytes>>,
     trouble: Option<Arc<Trouble>>,
+    what: String,
     dead: CancellationToken,
+}
+
+impl Answer {
+    /// Passes a part on, and takes down what it tells.
+    fn tell(&self, frame: Frame<Bytes>) -> Frame<Bytes> {
+        if let (Some(trouble), Some(part)) = (&self.trouble, frame.data_ref()) {
+            trouble.heard.lock().watch(&self.what, part);
+        }
+        frame
+    }
 }
 
 impl Body for Answer {
@@ -266,7 +295,7 @@ impl Body for Answer {
                     let Some(trouble) = &this.trouble else { return Poll::Ready(Some(Ok(frame))) };
                     let delay = trouble.delay();
                     if delay.is_zero() {
-                        return Poll::Ready(Some(Ok(frame)));
+                        return Poll::Ready(Some(Ok(this.tell(frame))));
                     }
                     this.waiting = Some(frame);
                     this.delay = Some(Box::pin(sleep_until(Instant::now() + delay)));
@@ -279,6 +308,6 @@ impl Body for Answer {
             ready!(delay.as_mut().poll(context));
         }
         this.delay = None;
-        Poll::Ready(this.waiting.take().map(Ok))
+        Poll::Ready(this.waiting.take().map(|frame| Ok(this.tell(frame))))
     }
 }

@@ -138,6 +138,7 @@ fn start_agent(world: &Arc<World>, index: usize) {
         buffer_interval: None,
         cluster_cache: None,
         proxy: None,
+        redis: None,
         heartbeat: None,
         registry: Registry::new(),
     };

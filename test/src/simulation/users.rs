@@ -136,6 +136,7 @@ impl Person {
             9..14 => self.request(&spot, index).await,
             _ => {
                 self.excuse(&spot, index);
+                self.world.ledger.lock().hidden.insert((index, spot.name.clone()));
                 self.change(&spot, "toggles ignore-sync", true, |object| {
                     let labels = object.metadata.labels.get_or_insert_default();
                     if labels.remove(label::IGNORE_SYNC).is_none() {

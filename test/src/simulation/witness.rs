@@ -94,9 +94,16 @@ fn vanished(world: &World, place: Place, name: &str, kind: Kind, object: &Object
     world.journal.note(name, format_args!("{key} {} is gone", short(object.uid())));
     let mut ledger = world.ledger.lock();
     ledger.changes += 1;
+    let of = world.plan.agents.iter().position(|agent| agent.name.as_str() == object.namespace());
+    if let (Place::Control, Kind::Application, Some(agent)) = (place, kind, of)
+        && ledger.hidden.remove(&(agent, object.name().to_owned()))
+    {
+        ledger.excuse(agent, object.name());
+    }
     if let Some(source) = object.source_uid().filter(|_| is_copy(world, place, kind, object)) {
-        // What a user deletes comes back as long as its end is not known there.
-        if ledger.ended.contains(&source.0) && !ledger.deleted_by_users.contains(object.uid()) {
+        // What a user deletes comes back as long as its end is not known there, and so does what went for another reason.
+        let known = world.places().any(|(_, site)| site.trouble.knows_the_end_of(&source.0));
+        if known && ledger.ended.contains(&source.0) && !ledger.deleted_by_users.contains(object.uid()) {
             ledger.finished.insert((place, source.0));
         }
     } else {

@@ -94,6 +94,9 @@ pub(crate) struct Ledger {
     pub(crate) ended: BTreeSet<String>,
     /// Objects that users deleted, by UID.
     pub(crate) deleted_by_users: BTreeSet<String>,
+    /// Applications, by agent and name, that their owner has hidden: what is shown of them goes once more, with what was asked
+    /// for on it meanwhile.
+    pub(crate) hidden: BTreeSet<(usize, String)>,
     /// Copies that went after their original had ended, and not by a user's hand.
     pub(crate) finished: BTreeSet<(Place, String)>,
     /// What must not be, as it was seen.

@@ -1,7 +1,5 @@
 //! What Argo CD's cluster view shows of agents and their clusters.
 
-mod resp;
-
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,11 +9,10 @@ use tiphys_agent::ClusterCacheConfig;
 use tiphys_principal::ClusterViewConfig;
 use tiphys_shared::model::Kind;
 use tiphys_shared::model::cluster::{ClusterInfo, Compression};
-use tiphys_shared::process::options::HostPort;
-use tiphys_shared::redis::{Config, Login};
+use tiphys_shared::redis::Login;
 
 use crate::fleet::Fleet;
-use resp::RedisServer;
+use crate::redis_server::RedisServer;
 
 const HERE: &str = "cluster|info|https://kubernetes.default.svc|1.8.3.gz";
 
@@ -25,11 +22,6 @@ fn server_url(agent: &str) -> String {
 
 fn key(agent: &str) -> String {
     format!("cluster|info|{}|1.8.3.gz", server_url(agent))
-}
-
-fn access(server: &RedisServer) -> Config {
-    let login = Login::Given { username: String::new(), password: server.password().into() };
-    Config { address: HostPort::new("127.0.0.1", server.port()).unwrap(), login, tls: None }
 }
 
 /// What a cluster's own Argo CD keeps.
@@ -65,9 +57,9 @@ async fn fleet(agents: &[&str], shown: &[&str], control: &RedisServer, cluster: 
         });
         secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
     }
-    fleet.cluster_view = Some(ClusterViewConfig { redis: access(control), compression: Compression::Gzip });
+    fleet.cluster_view = Some(ClusterViewConfig { redis: control.access(), compression: Compression::Gzip });
     fleet.cluster_cache =
-        Some(ClusterCacheConfig { redis: access(cluster), interval: Duration::from_millis(50) });
+        Some(ClusterCacheConfig { redis: cluster.access(), interval: Duration::from_millis(50) });
     fleet.start_principal().await;
     for agent in agents {
         fleet.start_agent(agent);

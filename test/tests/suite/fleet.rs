@@ -140,6 +140,13 @@ pub(crate) struct Fleet {
     pub(crate) cluster_view: Option<tiphys_principal::ClusterViewConfig>,
     /// Where agents that start find what is on their clusters.
     pub(crate) cluster_cache: Option<tiphys_agent::ClusterCacheConfig>,
+    /// Sides that start map Applications by their destination.
+    pub(crate) by_destination: bool,
+    /// The Redis that a principal that starts stands before, and how it does.
+    pub(crate) redis_proxy: Option<(tiphys_shared::redis::Config, Option<ServerTls>)>,
+    redis_proxy_address: SocketAddr,
+    /// The Redis of each agent that starts.
+    pub(crate) redis: BTreeMap<String, tiphys_shared::redis::Config>,
     max_message_size: usize,
     /// The figures of the principal that runs.
     pub(crate) figures: prometheus::Registry,
@@ -207,6 +214,10 @@ impl Fleet {
             buffer_interval: None,
             cluster_view: None,
             cluster_cache: None,
+            by_destination: false,
+            redis_proxy: None,
+            redis_proxy_address: ([127, 0, 0, 1], 0).into(),
+            redis: BTreeMap::new(),
             max_message_size,
             figures: prometheus::Registry::new(),
             principal: None,
@@ -243,9 +254,15 @@ impl Fleet {
                 .into(),
         };
         // The system may take a moment to free the ports of a principal that was killed.
-        for address in [self.address, self.proxy] {
+        for address in [self.address, self.proxy, self.redis_proxy_address] {
             Self::until("the port", async || tokio::net::TcpListener::bind(address).await.ok()).await;
         }
+        let redis_proxy = self.redis_proxy.clone().map(|(redis, tls)| tiphys_principal::RedisProxyConfig {
+            listen: self.redis_proxy_address,
+            tls,
+            redis,
+        });
+        let by_destination = self.by_destination;
         let stop = CancellationToken::new();
         let runtime = runtime();
         let (control, namespace, issuer, listen) =
@@ -261,6 +278,7 @@ impl Fleet {
                         registry: figures,
                         cluster_view,
                         max_message_size,
+                        destination_based_mapping: by_destination,
                         ..control_plane(control.client(), &namespace)
                     },
                     listen,
@@ -270,6 +288,7 @@ impl Fleet {
                     client_cert_subject_match: false,
                     issuer,
                     proxy: Some(proxy),
+                    redis_proxy,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
                 let handle = bound.handle();
@@ -279,6 +298,7 @@ impl Fleet {
             .unwrap();
         self.address = bound.address();
         self.proxy = bound.proxy_address().unwrap();
+        self.redis_proxy_address = bound.redis_proxy_address().unwrap_or(self.redis_proxy_address);
         runtime.spawn(bound.run(cancel));
         handle.ready().await;
         self.principal = Some((Process { runtime: Some(runtime), stop }, handle));
@@ -296,6 +316,7 @@ impl Fleet {
         let (adoption, buffer_interval, max_message_size) =
             (self.adoption, self.buffer_interval, self.max_message_size);
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
+        let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
@@ -321,6 +342,11 @@ impl Fleet {
                 read_only: served.read_only,
                 impersonate: served.impersonate,
             });
+            config.redis = redis;
+            config.destination_based_mapping = by_destination;
+            if by_destination {
+                config.allowed_namespaces = vec![NamePattern::new("team-*").unwrap()];
+            }
             let agent = tiphys_agent::Agent::new(config, link);
             sender.send(agent.handle()).unwrap();
             agent.run(cancel).await
@@ -349,6 +375,11 @@ impl Fleet {
         self.issuer.issue(&subject, clock::now()).unwrap().access
     }
 
+    /// Where Argo CD reaches the Redis proxy.
+    pub(crate) fn redis_proxy_address(&self) -> SocketAddr {
+        self.redis_proxy_address
+    }
+
     /// The cluster of an agent.
     pub(crate) fn cluster(&self, agent: &str) -> &Cluster {
         &self.clusters[agent]
@@ -365,6 +396,15 @@ impl Fleet {
         let family = families.iter().find(|family| family.name() == name);
         family.map_or(0, |family| {
             family.get_metric().iter().map(|metric| metric.get_counter().get_value() as u64).sum()
+        })
+    }
+
+    /// A gauge of the principal that runs.
+    pub(crate) fn gauge(&self, name: &str) -> i64 {
+        let families = self.figures.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0, |family| {
+            family.get_metric().iter().map(|metric| metric.get_gauge().get_value() as i64).sum()
         })
     }
 
@@ -461,6 +501,7 @@ pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphy
         buffer_interval: None,
         cluster_cache: None,
         proxy: None,
+        redis: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),
     }

@@ -10,5 +10,7 @@ mod kube;
 mod managed;
 mod proxy;
 mod raw;
+mod redis_proxy;
+mod redis_server;
 mod simulation;
 mod symptoms;

@@ -4,7 +4,7 @@ use tiphys_test::simulation::{Selection, Simulation};
 
 /// Seeds that once violated a promise, with the modes that they ran in and what it was. What a seed draws
 /// changes when the simulation does; these stay all the same.
-const KEPT: [(u64, Selection); 5] = [
+const KEPT: [(u64, Selection); 11] = [
     // A project that was shown, and that users had edited while the principal was away, was nobody's.
     (1, Selection::Any),
     // A copy that was created and deleted while the watch was down was taken to be there.
@@ -14,6 +14,17 @@ const KEPT: [(u64, Selection); 5] = [
     (204, Selection::Autonomous),
     // An operation was given to a copy that was going, and went with it.
     (314, Selection::Managed),
+    // What came to its end with a late word about an earlier life of its name stayed.
+    (184, Selection::Any),
+    (1947, Selection::Any),
+    // An operation took the place of one that ran, because the watch was behind.
+    (1246, Selection::Any),
+    // What was created and deleted again while no watch was up did not come back.
+    (2058, Selection::Any),
+    // What is not to be shown was told of when its operation ended.
+    (2184, Selection::Any),
+    // An operation was taken off before the agent was told of it.
+    (2742, Selection::Any),
 ];
 
 #[track_caller]

@@ -376,6 +376,7 @@ async fn start_principal(
                 agents: NamePattern::new("*").map_err(|error| failed(&error))?,
             }],
         }),
+        redis_proxy: None,
     })
     .await
     .map_err(|error| failed(&error))?;
@@ -417,6 +418,7 @@ fn start_agent(
             read_only: false,
             impersonate: false,
         }),
+        redis: None,
         heartbeat: None,
         registry: Registry::new(),
     };

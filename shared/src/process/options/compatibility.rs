@@ -55,8 +55,6 @@ pub enum Effect {
     Refused(&'static str),
     /// A value that turns the feature on is worth this line in the log.
     Noticed(&'static str),
-    /// A value that leaves the feature on (the option turns it off) is worth this line in the log.
-    NoticedUnlessSet(&'static str),
 }
 
 /// Adds the options to a command.
@@ -95,7 +93,6 @@ pub fn review(matches: &ArgMatches, table: &'static [Accepted]) -> (Vec<Problem>
                 remedy,
             )),
             Effect::Noticed(text) if on => notices.push(text.to_owned()),
-            Effect::NoticedUnlessSet(text) if !on => notices.push(text.to_owned()),
             _ => {}
         }
     }
@@ -126,14 +123,6 @@ mod tests {
             effect: Effect::Refused("leave it out"),
         },
         Accepted {
-            name: "disable-y",
-            variable: "Y",
-            default: "false",
-            kind: Kind::Switch,
-            about: "y",
-            effect: Effect::NoticedUnlessSet("y is not served"),
-        },
-        Accepted {
             name: "z-port",
             variable: "Z",
             default: "0",
@@ -151,13 +140,9 @@ mod tests {
 
     #[test]
     fn off_is_accepted_and_on_is_answered() {
-        let quiet = vec!["y is not served".to_owned()];
-        assert_eq!(reviewed(&[]), (0, quiet.clone()));
-        assert_eq!(reviewed(&["--enable-x=false", "--z-port=0"]), (0, quiet));
-        assert_eq!(reviewed(&["--enable-x", "--disable-y"]), (1, vec![]));
-        assert_eq!(
-            reviewed(&["--disable-y=true", "--z-port", "6060"]),
-            (0, vec!["z is not served".to_owned()])
-        );
+        assert_eq!(reviewed(&[]), (0, vec![]));
+        assert_eq!(reviewed(&["--enable-x=false", "--z-port=0"]), (0, vec![]));
+        assert_eq!(reviewed(&["--enable-x"]), (1, vec![]));
+        assert_eq!(reviewed(&["--z-port", "6060"]), (0, vec!["z is not served".to_owned()]));
     }
 }

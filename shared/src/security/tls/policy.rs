@@ -62,6 +62,8 @@ pub enum Alpn {
     H2OrHttp1,
     /// HTTP/1.1 only.
     Http1,
+    /// None: what is spoken has no name in TLS.
+    None,
 }
 
 impl Alpn {
@@ -70,6 +72,7 @@ impl Alpn {
             Self::H2 => vec![b"h2".to_vec()],
             Self::H2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Self::Http1 => vec![b"http/1.1".to_vec()],
+            Self::None => Vec::new(),
         }
     }
 }

@@ -96,3 +96,19 @@ async fn an_operation_asked_for_on_what_was_wrongly_deleted_may_be_gone() {
     let verdict = judged(&ledger, Some(object("1", None, "r")), Some(object("2", Some("1"), "r")));
     assert_eq!(verdict, Verdict::default());
 }
+
+#[tokio::test]
+async fn a_wrong_deletion_excuses_one_repetition_of_what_was_asked_for_before_it() {
+    let ledger = ledger(Some("1"), "r");
+    let check = |ledger: &Ledger| {
+        judged(ledger, Some(object("1", None, "r")), Some(object("2", Some("1"), "r"))).duplicated.len()
+    };
+    ledger.disturb(&place("a"));
+    ledger.ask("op", &place("a"), "1");
+    ledger.start("op");
+    ledger.disturb(&place("a"));
+    ledger.start("op");
+    assert_eq!(check(&ledger), 0);
+    ledger.start("op");
+    assert_eq!(check(&ledger), 1);
+}

@@ -1,0 +1,102 @@
+//! Work by key: what is marked is done soon, a few at once, and again after a pause if it fails.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What is to be done. A key that is marked while its work is under way is worked on again.
+#[derive(Debug)]
+pub struct Worklist<K, V> {
+    marked: Mutex<BTreeMap<K, V>>,
+    woken: Notify,
+}
+
+impl<K, V> Default for Worklist<K, V> {
+    fn default() -> Self {
+        Self { marked: Mutex::default(), woken: Notify::new() }
+    }
+}
+
+impl<K: Ord + Clone, V: Clone> Worklist<K, V> {
+    /// There is work of this key. `value` takes the place of what was said of it before.
+    pub fn mark(&self, key: K, value: V) {
+        self.marked.lock().insert(key, value);
+        self.woken.notify_one();
+    }
+
+    /// There is work of this key, of which something more precise may have been said before.
+    pub fn mark_also(&self, key: K, value: V) {
+        self.marked.lock().entry(key).or_insert(value);
+        self.woken.notify_one();
+    }
+
+    /// Works until cancelled, on `at_once` keys at a time. `work` returns whether it is done; if not, it is tried again
+    /// after about `pause`.
+    pub async fn run<F: Future<Output = bool>>(
+        &self,
+        at_once: usize,
+        pause: Duration,
+        cancel: CancellationToken,
+        work: impl Fn(K, V) -> F,
+    ) {
+        let mut running = FuturesUnordered::new();
+        let mut failed = Vec::new();
+        loop {
+            while running.len() < at_once {
+                let Some((key, value)) = self.marked.lock().pop_first() else { break };
+                let work = work(key.clone(), value.clone());
+                running.push(async move { (work.await, key, value) });
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                Some((done, key, value)) = running.next(), if !running.is_empty() => if !done {
+                    failed.push((key, value));
+                },
+                () = self.woken.notified(), if running.len() < at_once => {}
+                () = tokio::time::sleep(pause), if !failed.is_empty() => {
+                    for (key, value) in failed.drain(..) {
+                        self.mark_also(key, value);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_tried_again_until_it_is_done_and_newer_word_counts() {
+        let list = Arc::new(Worklist::<&str, u32>::default());
+        list.mark("a", 1);
+        list.mark("a", 2);
+        list.mark_also("a", 3);
+        let (cancel, seen) = (CancellationToken::new(), Arc::new(Mutex::new(Vec::new())));
+        let worker = {
+            let (list, cancel, seen) = (Arc::clone(&list), cancel.clone(), Arc::clone(&seen));
+            tokio::spawn(async move {
+                list.run(2, Duration::from_secs(1), cancel, |key, value| {
+                    seen.lock().push((key, value));
+                    let tries = seen.lock().iter().filter(|(seen, _)| *seen == key).count();
+                    async move { tries > 2 }
+                })
+                .await;
+            })
+        };
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        list.mark("b", 9);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        cancel.cancel();
+        worker.await.unwrap();
+        assert_eq!(*seen.lock(), [("a", 2), ("a", 2), ("a", 2), ("b", 9), ("b", 9), ("b", 9)]);
+    }
+}
