@@ -21,6 +21,7 @@ use tiphys_shared::protocol::resync::exchange::{Query, Report};
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
 
 use crate::outbound::Outbound;
+use crate::proxy::Events;
 use crate::redis_proxy::RedisProxy;
 
 /// How long a write is tried before the principal is left to say it again.
@@ -34,6 +35,8 @@ pub(crate) struct ClusterSide {
     pub(crate) resync_interval: Option<Duration>,
     /// What the principal may read of this cluster's Redis.
     pub(crate) redis_proxy: RedisProxy,
+    /// What a Go principal may ask of this cluster's API.
+    pub(crate) resources: Events,
 }
 
 /// Events of one lane are handled in order.
@@ -64,6 +67,10 @@ impl ClusterSide {
             }
             (Target::Redis, EventKind::RedisRequest, Payload::RedisRequest(request)) => {
                 self.redis_proxy.take(request.clone());
+                Outcome::Done
+            }
+            (Target::Resource, EventKind::Verb(_), Payload::ResourceRequest(request)) => {
+                self.resources.take(request.clone());
                 Outcome::Done
             }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {

@@ -3,12 +3,16 @@
 //!
 //! ```text
 //! tunnel ─▶ policy ─▶ (is it an application's?) ─▶ API server
+//! events ───┘
 //!    └────── audit ──────────────────────────────────┘
 //! ```
+//!
+//! A principal of the Go project asks by [`events`] instead.
 //!
 //! Nothing of the caller's credentials reaches the API server. Who calls is known from the principal, and is told to the
 //! API server only where impersonation is on.
 
+mod events;
 mod managed;
 pub(crate) mod policy;
 mod serve;
@@ -19,6 +23,7 @@ use std::sync::Arc;
 use tiphys_shared::kube::api_server::ApiServer;
 use tokio::sync::watch;
 
+pub(crate) use self::events::Events;
 use self::managed::Managed;
 pub use self::policy::{AllowList, Policy};
 pub(crate) use self::tunnel::keep;

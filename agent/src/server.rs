@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
-use crate::proxy::{Proxy, ProxyConfig};
+use crate::proxy::{Events, Proxy, ProxyConfig};
 use crate::redis_proxy::RedisProxy;
 
 /// How long tasks get to end by themselves.
@@ -217,8 +217,13 @@ impl<L: Link> Agent<L> {
                     tasks.spawn(cluster_cache::run(cache, outbound, connected, stop.clone()));
                 }
                 let redis_proxy = RedisProxy::start(config.redis, &outbound, &tasks, &stop);
-                let side =
-                    Arc::new(ClusterSide { outbound, resync_interval: config.resync_interval, redis_proxy });
+                let resources = Events::new(proxy.clone(), &outbound, &tasks, &stop);
+                let side = Arc::new(ClusterSide {
+                    outbound,
+                    resync_interval: config.resync_interval,
+                    redis_proxy,
+                    resources,
+                });
                 tasks.spawn(connection::count(metrics, stores, stop.clone()));
                 kept = connection::keep(link, side, proxy, config.heartbeat, connected, cancel.clone()).await;
             }

@@ -14,6 +14,7 @@ use tiphys_shared::wire::tunnel::Requester;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::proxy::events;
 use crate::redis_proxy::remote::Awaited;
 
 /// How long a tunnel is waited for that an agent opens after its session, or in place of one that broke.
@@ -39,6 +40,8 @@ pub(crate) struct Agent {
     pub(crate) trees: Trees,
     /// What is awaited of its cluster's Redis.
     pub(crate) redis: Awaited,
+    /// What is awaited of its cluster's API, if it has to be asked by events.
+    pub(crate) resources: events::Awaited,
     session: Mutex<Session>,
 }
 
@@ -275,6 +278,7 @@ impl Agents {
                         attached: Notify::new(),
                         trees: Trees::default(),
                         redis: Awaited::default(),
+                        resources: events::Awaited::default(),
                         session: Mutex::default(),
                     });
                     agents.insert(name.clone(), Arc::clone(&fresh));

@@ -68,7 +68,9 @@ impl AgentSide {
             (Target::ClusterCacheInfo, EventKind::ClusterCacheInfoUpdate, Payload::Document(document)) => {
                 self.counts(document)
             }
-            (Target::Redis, EventKind::RedisResponse, _) => Outcome::Done,
+            (Target::Redis, EventKind::RedisResponse, _) | (Target::Resource, EventKind::Response, _) => {
+                Outcome::Done
+            }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
                 Outcome::of_document(document, |query: Query| self.outbound.answer(&self.agent, &query))
             }
@@ -171,11 +173,11 @@ impl Side for AgentSide {
     }
 
     async fn handle(&self, mut event: Event) -> Outcome {
-        // It may be large, and is not copied.
-        if matches!(event.payload, Payload::RedisResponse(_))
-            && let Payload::RedisResponse(response) = std::mem::replace(&mut event.payload, Payload::Empty)
-        {
-            self.agent.redis.take(response);
+        // Answers may be large, and are not copied.
+        match std::mem::replace(&mut event.payload, Payload::Empty) {
+            Payload::RedisResponse(response) => self.agent.redis.take(response),
+            Payload::ResourceResponse(response) => self.agent.resources.take(response),
+            other => event.payload = other,
         }
         let began = tokio::time::Instant::now();
         let outcome = self.dispatch(&event).await;

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! listener ─▶ caller (who, which agent) ─▶ forward ══ tunnel ══▶ agent ─▶ API server
+//!                       │                     └──▶ events ─────▶ Go agent ─▶ API server
 //!                       └────────── audit ──────┘
 //! ```
 //!
 //! Which agent a request may reach is decided by its credentials alone, in [`caller`]. What may pass is decided by the
-//! agent. An agent of the Go project has no tunnel; a way to it over events would be another arm of [`forward`].
+//! agent. An agent of the Go project has no tunnel, and is asked by [`events`] for what it can do.
 
 mod caller;
+pub(crate) mod events;
 mod forward;
 mod listener;
 

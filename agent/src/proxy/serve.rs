@@ -48,13 +48,9 @@ impl Proxy {
             Err(refusal) => return self.refuse(record, refusal),
         };
         record.verb = asked.verb;
-        let verdict = self.config.policy.borrow().judge(&asked, self.config.read_only);
-        let must_be_managed = match verdict {
-            Verdict::Allowed => None,
-            Verdict::IfManaged(path) => Some(path),
-            Verdict::Refused(why) => {
-                return self.refuse(record, Refusal::new(StatusCode::FORBIDDEN, "policy", why));
-            }
+        let must_be_managed = match self.judge(&asked) {
+            Ok(path) => path,
+            Err(refusal) => return self.refuse(record, refusal),
         };
         let caller = take_caller(&mut parts.headers);
         strip_credentials(&mut parts.headers);
@@ -72,20 +68,7 @@ impl Proxy {
             Ok(prepared) => prepared,
             Err(error) => return self.refuse(record, bad(error.to_string())),
         };
-        // What only reads may be asked for while it is found out whether it may be told.
-        let at_once = asked.only_reads() && !asked.lasting;
-        let answer = match must_be_managed {
-            None => self.ask(request).await,
-            Some(path) if at_once => {
-                let (managed, answer) = tokio::join!(self.check_managed(&path), self.ask(request));
-                managed.and(answer)
-            }
-            Some(path) => match self.check_managed(&path).await {
-                Ok(()) => self.ask(request).await,
-                Err(refusal) => Err(refusal),
-            },
-        };
-        match answer {
+        match self.pass(&asked, must_be_managed, request).await {
             Ok(answer) => match on_client {
                 Some(on_client) => switch(record, answer, on_client, scope),
                 None => {
@@ -96,6 +79,37 @@ impl Proxy {
                 }
             },
             Err(refusal) => self.refuse(record, refusal),
+        }
+    }
+
+    /// What the policy says: whether it passes only if this object belongs to an application.
+    pub(super) fn judge(&self, asked: &ApiRequest) -> Result<Option<ResourcePath>, Refusal> {
+        match self.config.policy.borrow().judge(asked, self.config.read_only) {
+            Verdict::Allowed => Ok(None),
+            Verdict::IfManaged(path) => Ok(Some(path)),
+            Verdict::Refused(why) => Err(Refusal::new(StatusCode::FORBIDDEN, "policy", why)),
+        }
+    }
+
+    /// Asks the API server what has been judged.
+    pub(super) async fn pass(
+        &self,
+        asked: &ApiRequest,
+        must_be_managed: Option<ResourcePath>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        // What only reads may be asked for while it is found out whether it may be told.
+        let at_once = asked.only_reads() && !asked.lasting;
+        match must_be_managed {
+            None => self.ask(request).await,
+            Some(path) if at_once => {
+                let (managed, answer) = tokio::join!(self.check_managed(&path), self.ask(request));
+                managed.and(answer)
+            }
+            Some(path) => {
+                self.check_managed(&path).await?;
+                self.ask(request).await
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! One request from a client to an agent and back.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tiphys_shared::wire::tunnel::{MAX_REQUESTS, Received, Requester, Slot, upgra
 
 use super::Proxy;
 use super::caller::{Caller, Claims};
-use crate::agents::Away;
+use crate::agents::{Agent, Away};
 
 /// How long an API server may take to begin an answer. Its own limit for requests is 60 s.
 const PATIENCE: Duration = Duration::from_secs(70);
@@ -32,8 +33,14 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 struct Admitted {
     caller: Caller,
     asked: ApiRequest,
-    requester: Requester,
-    slot: Slot,
+    way: Way,
+}
+
+/// The way to a cluster.
+enum Way {
+    Tunnel(Requester, Slot),
+    /// To an agent of the Go project.
+    Events(Arc<Agent>),
 }
 
 impl Proxy {
@@ -43,10 +50,20 @@ impl Proxy {
         let id = uuid::Uuid::new_v4().to_string();
         let mut record = Record::new(id.clone(), parts.method.clone(), parts.uri.path());
         let mut response = match self.admit(&mut record, &parts, peer, &incoming).await {
-            Ok(admitted) => {
+            Ok(Admitted { caller, asked, way: Way::Events(agent) }) => {
+                self.by_events(record, &agent, &caller, &asked, parts, incoming).await
+            }
+            Ok(Admitted { caller, asked, way: Way::Tunnel(requester, slot) }) => {
                 let wanted = upgrade::wanted(&parts.headers).cloned();
-                match rewrite(&mut parts, &admitted.caller, &id, peer) {
-                    Ok(()) => self.forward(record, admitted, parts, incoming, wanted).await,
+                let lasts = asked.lasting || wanted.is_some();
+                match rewrite(&mut parts, &caller, &id, peer) {
+                    Ok(()) => {
+                        if lasts {
+                            record.begins();
+                        }
+                        let request = Request::from_parts(parts, incoming);
+                        self.forward(record, &caller.agent, &asked, (requester, slot), request, wanted).await
+                    }
                     Err(refusal) => self.refuse(record, refusal),
                 }
             }
@@ -58,14 +75,14 @@ impl Proxy {
         response
     }
 
-    fn refuse(&self, record: Record, refusal: Refusal) -> Response<Body> {
+    pub(super) fn refuse(&self, record: Record, refusal: Refusal) -> Response<Body> {
         self.count_error(&record, refusal.word);
         record.refused(&refusal);
         refusal.into_response()
     }
 
     /// An operator may name whom he likes: only agents that have been here get figures of their own.
-    fn count_error(&self, record: &Record, reason: &str) {
+    pub(super) fn count_error(&self, record: &Record, reason: &str) {
         let known = AgentName::new(record.agent.as_str()).is_ok_and(|name| self.agents.get(&name).is_some());
         let agent = if known { record.agent.as_str() } else { "" };
         self.metrics.proxy_errors.with_label_values(&[agent, reason]).inc();
@@ -96,30 +113,34 @@ impl Proxy {
         let asked = ApiRequest::read(&parts.method, &caller.path, caller.query.as_deref())
             .map_err(|error| bad(error.to_string()))?;
         record.verb = asked.verb;
-        let way = match agent {
+        let way = match &agent {
             Some(agent) => agent.way().await,
             None => Err(Away::Disconnected { since: None }),
         };
-        let requester = way.map_err(|away| unreachable(&caller, away))?;
+        let requester = match (way, agent) {
+            (Ok(requester), _) => requester,
+            (Err(Away::NoTunnel), Some(agent)) if !agent.is_tiphys() => {
+                return Ok(Admitted { caller, asked, way: Way::Events(agent) });
+            }
+            (Err(away), _) => return Err(unreachable(&caller, away)),
+        };
         let slot = requester.reserve().ok_or_else(|| {
             let why = format!("{MAX_REQUESTS} requests to agent {} are under way already", caller.agent);
             Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", why)
         })?;
-        Ok(Admitted { caller, asked, requester, slot })
+        Ok(Admitted { caller, asked, way: Way::Tunnel(requester, slot) })
     }
 
     async fn forward(
         &self,
         record: Record,
-        admitted: Admitted,
-        mut parts: request::Parts,
-        incoming: Incoming,
+        agent: &AgentName,
+        asked: &ApiRequest,
+        (requester, slot): (Requester, Slot),
+        request: Request<Incoming>,
         wanted: Option<HeaderValue>,
     ) -> Response<Body> {
-        let Admitted { caller, asked, requester, slot } = admitted;
-        if asked.lasting || wanted.is_some() {
-            record.begins();
-        }
+        let (mut parts, incoming) = request.into_parts();
         let switches = wanted.is_some();
         let on_client = parts.extensions.remove::<hyper::upgrade::OnUpgrade>();
         let body = match wanted.as_ref().and_then(|protocol| protocol.to_str().ok()) {
@@ -136,11 +157,10 @@ impl Proxy {
             Ok(Ok(answer)) => answer.into_parts(),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "no answer through the tunnel");
-                let why = format!("the connection to agent {} broke: {error}", caller.agent);
+                let why = format!("the connection to agent {agent} broke: {error}");
                 return self.refuse(record, Refusal::new(StatusCode::BAD_GATEWAY, "tunnel_broken", why));
             }
             Err(_) => {
-                let agent = &caller.agent;
                 let why = format!("the cluster of agent {agent} did not begin to answer within {PATIENCE:?}");
                 return self.refuse(record, Refusal::new(StatusCode::GATEWAY_TIMEOUT, "timeout", why));
             }
@@ -244,15 +264,15 @@ fn unreachable(caller: &Caller, away: Away) -> Refusal {
         Away::NoTunnel => (
             "agent_without_tunnel",
             format!(
-                "agent {agent} is connected, and does not serve its cluster's API: it cannot open a tunnel, it was started \
-                 with --enable-resource-proxy false, or it is no Tiphys agent"
+                "agent {agent} is connected, and does not serve its cluster's API: it cannot open a tunnel, or it was \
+                 started with --enable-resource-proxy false"
             ),
         ),
     };
     Refusal::new(StatusCode::BAD_GATEWAY, word, why)
 }
 
-fn bad(message: impl Into<String>) -> Refusal {
+pub(super) fn bad(message: impl Into<String>) -> Refusal {
     Refusal::new(StatusCode::BAD_REQUEST, "bad_request", message)
 }
 

@@ -330,6 +330,21 @@ pub struct ResourceRequest {
     pub resource: String,
 }
 
+impl ResourceRequest {
+    /// The body; empty for none.
+    ///
+    /// # Errors
+    /// If what travelled is not base64.
+    pub fn body_bytes(&self) -> Result<Vec<u8>, base64::DecodeError> {
+        BASE64.decode(&self.body)
+    }
+
+    /// Takes a body along.
+    pub fn set_body(&mut self, bytes: &[u8]) {
+        self.body = BASE64.encode(bytes);
+    }
+}
+
 /// The answer to a [`ResourceRequest`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -81,6 +81,12 @@ impl Record {
         self.outcome = Outcome::Refused { status: *code, word, message: message.clone() };
     }
 
+    /// Notes an answer that is there as a whole, of so many bytes.
+    pub fn answered(mut self, status: StatusCode, length: usize) {
+        self.outcome = Outcome::Answered { status, complete: true };
+        self.sent = length as u64;
+    }
+
     /// Follows the body of the answer to its end.
     pub fn follow<B>(mut self, status: StatusCode, body: B) -> Body
     where

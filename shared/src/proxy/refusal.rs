@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::body::{self, Body};
 
@@ -31,6 +31,12 @@ impl Refusal {
             StatusCode::FORBIDDEN => "Forbidden",
             StatusCode::NOT_FOUND => "NotFound",
             StatusCode::METHOD_NOT_ALLOWED => "MethodNotAllowed",
+            StatusCode::NOT_ACCEPTABLE => "NotAcceptable",
+            StatusCode::CONFLICT => "Conflict",
+            StatusCode::GONE => "Expired",
+            StatusCode::PAYLOAD_TOO_LARGE => "RequestEntityTooLarge",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "UnsupportedMediaType",
+            StatusCode::UNPROCESSABLE_ENTITY => "Invalid",
             StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::BAD_GATEWAY => "ServiceUnavailable",
             StatusCode::GATEWAY_TIMEOUT => "Timeout",
@@ -38,9 +44,9 @@ impl Refusal {
         }
     }
 
-    /// The answer to the client.
-    pub fn into_response(self) -> Response<Body> {
-        let status = json!({
+    /// The `Status` object.
+    pub fn status(&self) -> Value {
+        json!({
             "kind": "Status",
             "apiVersion": "v1",
             "metadata": {},
@@ -48,8 +54,12 @@ impl Refusal {
             "message": self.message,
             "reason": self.reason(),
             "code": self.code.as_u16(),
-        });
-        let mut response = Response::new(body::full(status.to_string()));
+        })
+    }
+
+    /// The answer to the client.
+    pub fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(body::full(self.status().to_string()));
         *response.status_mut() = self.code;
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if self.code == StatusCode::TOO_MANY_REQUESTS {

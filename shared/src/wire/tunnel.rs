@@ -38,6 +38,8 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 256 << 20;
 /// Larger than HTTP/2's default to have fewer of them, small enough for a small answer to pass between two of a large one.
 const FRAME: u32 = 32 << 10;
+/// Bytes of one answer that may wait to be sent. Enough for its sender not to be woken for every frame.
+const SEND_BUFFER: usize = 512 << 10;
 /// Longest head of a message. Larger than what the front door takes, for what is added on the way.
 const HEAD: u32 = 128 << 10;
 
@@ -113,7 +115,7 @@ where
         .max_concurrent_streams(2 * MAX_REQUESTS as u32)
         .max_pending_accept_reset_streams(2 * MAX_REQUESTS)
         .max_local_error_reset_streams(None)
-        .max_send_buf_size(FRAME as usize * 2)
+        .max_send_buf_size(SEND_BUFFER)
         .auto_date_header(false)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(io), service)

@@ -67,7 +67,7 @@ impl Cluster {
     }
 
     /// The same for requests that are passed on.
-    fn api_server(&self) -> ApiServer {
+    pub(crate) fn api_server(&self) -> ApiServer {
         match self {
             #[cfg(not(feature = "real-cluster"))]
             Self::Embedded(server) => ApiServer::of(server.service()),

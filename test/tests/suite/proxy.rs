@@ -3,6 +3,7 @@
 
 mod backend;
 mod faults;
+mod go_peers;
 mod hostile;
 mod passes;
 mod policy;
