@@ -37,8 +37,6 @@ const OUTGOING: usize = 32;
 const SMALL: usize = 64 * 1024;
 /// How long the principal may take for a small RPC.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What may be on its way in a tunnel, in bytes: a link of 1 Gbit/s with 130 ms is filled.
-const TUNNEL_WINDOW: u32 = 16 << 20;
 /// A tunnel that is silent for longer is asked for a sign of life, so that one that is dead is replaced.
 const TUNNEL_KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -281,8 +279,8 @@ impl Link for Grpc {
 
     async fn tunnel(&self, mode: Mode) -> Result<tunnel::ByteStream, Error> {
         let mut dial = self.dial.clone();
-        dial.stream_window = Some(TUNNEL_WINDOW);
-        dial.connection_window = Some(TUNNEL_WINDOW);
+        dial.stream_window = Some(tunnel::LINK_WINDOW);
+        dial.connection_window = Some(tunnel::LINK_WINDOW);
         dial.keepalive_interval = dial.keepalive_interval.or(Some(TUNNEL_KEEPALIVE));
         let channel = transport::dial(&dial).await?;
         // A token of its own: that of the stream may be long expired when a tunnel has to be replaced.

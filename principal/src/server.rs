@@ -14,6 +14,7 @@ use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::ServerTls;
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::transport::{self, Limits};
+use tiphys_shared::wire::tunnel::LINK_WINDOW;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -202,8 +203,8 @@ impl Bound {
         let served = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-            // Windows grow with what is read in a round trip: small for events, what the link holds for a tunnel.
-            .http2_adaptive_window(Some(true))
+            .initial_stream_window_size(LINK_WINDOW)
+            .initial_connection_window_size(LINK_WINDOW)
             .add_service(AuthenticationServer::new(auth).max_decoding_message_size(64 * 1024))
             .add_service(VersionServer::new(version))
             .add_service(events)

@@ -32,6 +32,10 @@ use crate::proxy::body::{Body, BoxError};
 
 /// Requests that may be under way in one tunnel.
 pub const MAX_REQUESTS: usize = 2048;
+/// Bytes that may be on their way on the gRPC connection around a tunnel: a link of 1 Gbit/s with 130 ms is filled.
+///
+/// Not left to an estimate of the link: on a short one that is never more than what the first guess lets through.
+pub const LINK_WINDOW: u32 = 16 << 20;
 /// Bytes of one stream that may be on their way: 10 MB/s at 100 ms.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes of all streams that may be on their way. Far more than one stream's, so that those that nobody reads leave room.

@@ -52,7 +52,7 @@ impl AllowList {
     /// Reads a list from YAML or JSON.
     ///
     /// # Errors
-    /// [`Invalid`] if a rule is not one.
+    /// An error that says which if a rule is not one.
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let list: Self = serde_saphyr::from_str(text).map_err(|error| Invalid::Form(error.to_string()))?;
         if list.rules.len() > MOST {
