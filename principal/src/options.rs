@@ -358,7 +358,8 @@ impl Options {
         let redis = problems.absorb(self.redis.check(&mut notices));
         problems.0.extend(self.server.check_ports(&self.proxy));
         // What is wrong with the policy has been said of the other port.
-        let proxy = problems.absorb(self.proxy.check(self.tls.policy().ok()));
+        let proxy = problems
+            .absorb(self.proxy.check(filled(self.server.listen_host.clone()), self.tls.policy().ok()));
         if self.server.grpc_max_message_size < 4096 {
             problems.add(
                 format!(
