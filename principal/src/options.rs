@@ -384,7 +384,8 @@ impl Options {
         let redis_proxy_port = redis_proxy.as_ref().and_then(|proxy| Some(proxy.as_ref()?.listen.port));
         problems.0.extend(self.server.check_ports(&self.proxy, redis_proxy_port));
         // What is wrong with the policy has been said of the other port.
-        let proxy = problems.absorb(self.proxy.check(self.tls.policy().ok()));
+        let proxy = problems
+            .absorb(self.proxy.check(filled(self.server.listen_host.clone()), self.tls.policy().ok()));
 
         let (
             Some(logging),

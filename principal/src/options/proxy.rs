@@ -15,7 +15,7 @@ pub(super) struct ProxyOptions {
     /// Serve the API of the agents' clusters
     #[arg(long, env = "ARGOCD_PRINCIPAL_ENABLE_RESOURCE_PROXY", action = ArgAction::Set, default_value = "true")]
     pub(super) enable_resource_proxy: bool,
-    /// Port on which the resource proxy listens; 0 lets the kernel choose
+    /// Port of the resource proxy, on the interfaces of --listen-host; 0 lets the kernel choose
     #[arg(
         long,
         env = "TIPHYS_PRINCIPAL_RESOURCE_PROXY_LISTEN_PORT",
@@ -69,8 +69,12 @@ pub struct ProxySettings {
 }
 
 impl ProxyOptions {
-    /// `policy` is what all of the principal's ports insist on.
-    pub(super) fn check(self, policy: Option<Policy>) -> Result<Option<ProxySettings>, Problems> {
+    /// `host` and `policy` are those of the principal's other port.
+    pub(super) fn check(
+        self,
+        host: Option<String>,
+        policy: Option<Policy>,
+    ) -> Result<Option<ProxySettings>, Problems> {
         if !self.enable_resource_proxy {
             return Ok(None);
         }
@@ -102,7 +106,7 @@ impl ProxyOptions {
         }
         match (identity, roots, policy) {
             (Some(identity), Some(roots), Some(policy)) if problems.is_empty() => Ok(Some(ProxySettings {
-                listen: Listen::everywhere(self.resource_proxy_listen_port),
+                listen: Listen { host, port: self.resource_proxy_listen_port },
                 identity,
                 roots,
                 policy: Policy {

@@ -117,6 +117,7 @@ impl Stage {
             "--listen-host=127.0.0.1".to_owned(),
             "--listen-port=0".to_owned(),
             "--disable-redis-proxy".to_owned(),
+            "--resource-proxy-listen-port=0".to_owned(),
         ];
         let principal = Process::new("principal", &plan.program, with_usual(arguments), &plan.folder)?;
         let mut agents = Vec::new();
@@ -401,7 +402,9 @@ async fn furnish(realms: &[Arc<Realm>], control: &Client) -> anyhow::Result<()> 
     let ca = Ca::generate("chaos", clock::now(), DAY)?;
     let certificate = ca.certificate_pem().as_bytes();
     let server = ca.issue_server(&["localhost", "127.0.0.1"], clock::now(), DAY)?;
-    create_pair(control, "argocd-agent-principal-tls", &server).await?;
+    for name in ["argocd-agent-principal-tls", "argocd-agent-resource-proxy-tls"] {
+        create_pair(control, name, &server).await?;
+    }
     create_secret(
         control,
         "argocd-agent-ca",
