@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ur
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tiphys_shared::model::api_request::{ApiRequest, ResourcePath};
+use tiphys_shared::model::api_request::ApiRequest;
 use tiphys_shared::proxy::audit::Record;
 use tiphys_shared::proxy::body::{self, Body};
 use tiphys_shared::proxy::headers::{self, GROUP, OURS, REQUEST_ID, USER};
@@ -50,6 +50,11 @@ impl Proxy {
         record.verb = asked.verb;
         let verdict = self.config.policy.borrow().judge(&asked, self.config.read_only);
         let must_be_managed = match verdict {
+            // What is said over an upgraded connection is nobody's to judge.
+            _ if switches && self.config.read_only => {
+                let why = "the agent serves this cluster read-only, and upgrades no connections (--proxy-read-only)";
+                return self.refuse(record, Refusal::new(StatusCode::FORBIDDEN, "policy", why));
+            }
             Verdict::Allowed => None,
             Verdict::IfManaged(path) => Some(path),
             Verdict::Refused(why) => {
@@ -77,10 +82,10 @@ impl Proxy {
         let answer = match must_be_managed {
             None => self.ask(request).await,
             Some(path) if at_once => {
-                let (managed, answer) = tokio::join!(self.check_managed(&path), self.ask(request));
+                let (managed, answer) = tokio::join!(self.managed.check(&path), self.ask(request));
                 managed.and(answer)
             }
-            Some(path) => match self.check_managed(&path).await {
+            Some(path) => match self.managed.check(&path).await {
                 Ok(()) => self.ask(request).await,
                 Err(refusal) => Err(refusal),
             },
@@ -133,10 +138,6 @@ impl Proxy {
                 format!("the agent cannot reach its cluster's API server: {}", causes(&*error)),
             )
         })
-    }
-
-    async fn check_managed(&self, path: &ResourcePath) -> Result<(), Refusal> {
-        self.managed.check(path).await
     }
 }
 
