@@ -48,6 +48,12 @@ impl Proxy {
             Err(refusal) => return self.refuse(record, refusal),
         };
         record.verb = asked.verb;
+        // What is said over an upgraded connection is nobody's to judge.
+        if switches && self.config.read_only {
+            let why =
+                "the agent serves this cluster read-only, and upgrades no connections (--proxy-read-only)";
+            return self.refuse(record, Refusal::new(StatusCode::FORBIDDEN, "policy", why));
+        }
         let must_be_managed = match self.judge(&asked) {
             Ok(path) => path,
             Err(refusal) => return self.refuse(record, refusal),
@@ -103,11 +109,11 @@ impl Proxy {
         match must_be_managed {
             None => self.ask(request).await,
             Some(path) if at_once => {
-                let (managed, answer) = tokio::join!(self.check_managed(&path), self.ask(request));
+                let (managed, answer) = tokio::join!(self.managed.check(&path), self.ask(request));
                 managed.and(answer)
             }
             Some(path) => {
-                self.check_managed(&path).await?;
+                self.managed.check(&path).await?;
                 self.ask(request).await
             }
         }
@@ -147,10 +153,6 @@ impl Proxy {
                 format!("the agent cannot reach its cluster's API server: {}", causes(&*error)),
             )
         })
-    }
-
-    async fn check_managed(&self, path: &ResourcePath) -> Result<(), Refusal> {
-        self.managed.check(path).await
     }
 }
 

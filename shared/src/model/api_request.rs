@@ -11,6 +11,8 @@ use http::Method;
 const LONGEST: usize = 4096;
 /// Subresources of a namespace; anything else under its name is a resource in it.
 const OF_NAMESPACES: [&str; 2] = ["status", "finalize"];
+/// Subresources that open a way into a pod, whatever the method.
+const RUNNING: [&str; 3] = ["attach", "exec", "portforward"];
 /// Subresources whose answers last as long as both sides like.
 const LASTING: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
 
@@ -129,6 +131,10 @@ impl ApiRequest {
             name: part(1),
             subresource: part(2),
         };
+        // Over WebSocket these are asked for with GET; who may read everything of a pod may not therefore run things in it.
+        if verb == "get" && RUNNING.contains(&path.subresource.as_str()) {
+            verb = "create";
+        }
         if path.name.is_empty() {
             verb = match verb {
                 "get" if flag(query, "watch") => "watch",

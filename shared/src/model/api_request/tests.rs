@@ -46,6 +46,7 @@ fn a_request_is_read_as_kubernetes_reads_it() {
         (M::DELETE, "/api/v1/namespaces/other/pods/foo", "delete |v1|other|pods|foo|"),
         (M::DELETE, "/api/v1/namespaces/other/pods", "deletecollection |v1|other|pods||"),
         (M::POST, "/api/v1/namespaces/a/pods/foo/exec", "create |v1|a|pods|foo|exec"),
+        (M::GET, "/api/v1/namespaces/a/pods/foo/exec", "create |v1|a|pods|foo|exec"),
         (M::GET, "/api/v1/namespaces/a/pods/foo/proxy/x/y", "get |v1|a|pods|foo|proxy"),
         (M::GET, "/apis/apps/v1/namespaces/a/deployments/d/scale", "get apps|v1|a|deployments|d|scale"),
         (

@@ -103,6 +103,11 @@ async fn read_only_is_above_every_policy() {
     let (status, refused) = read(client.send(create).await.unwrap()).await;
     assert_eq!(status, 403);
     assert!(refused["message"].as_str().unwrap().contains("read-only"), "{refused}");
+    // Over an upgraded connection anything could follow.
+    let mut upgrade = request(Method::GET, &format!("{maps}?watch=true"), "");
+    upgrade.headers_mut().insert("connection", "Upgrade".parse().unwrap());
+    upgrade.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+    assert_eq!(client.send(upgrade).await.unwrap().status(), 403);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
