@@ -1,7 +1,8 @@
 //! Lost, stuck or never sent.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures::StreamExt as _;
 use kube::ResourceExt as _;
@@ -22,16 +23,19 @@ use super::super::raw::Raw;
 struct Lossy {
     inner: Grpc,
     lose: Arc<AtomicBool>,
+    /// The resources whose events were swallowed.
+    lost: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Link for Lossy {
     async fn open(&self, mode: Mode, offer: Features) -> Result<Opened, Error> {
         let mut opened = self.inner.open(mode, offer).await?;
-        let (lose, answer) = (Arc::clone(&self.lose), opened.outgoing.clone());
+        let (lose, lost) = (Arc::clone(&self.lose), Arc::clone(&self.lost));
+        let answer = opened.outgoing.clone();
         opened.incoming = opened
             .incoming
             .filter_map(move |message| {
-                let (lose, answer) = (Arc::clone(&lose), answer.clone());
+                let (lose, lost, answer) = (Arc::clone(&lose), Arc::clone(&lost), answer.clone());
                 async move {
                     let event = codec::decode(message.clone().ok()?).ok();
                     match event {
@@ -39,6 +43,7 @@ impl Link for Lossy {
                             if lose.load(Ordering::Relaxed) && event.target == Target::Application =>
                         {
                             answer.send(codec::encode(&event.ack()).unwrap()).await.unwrap();
+                            lost.lock().unwrap().insert(event.resource_id);
                             None
                         }
                         _ => Some(message),
@@ -54,7 +59,7 @@ impl Link for Lossy {
 async fn a_lost_event_stays_lost_until_the_agent_is_restarted() {
     let mut fleet = Fleet::embedded(&["agent"]).await;
     fleet.kill_agent("agent");
-    let lose = Arc::new(AtomicBool::new(false));
+    let (lose, lost) = (Arc::new(AtomicBool::new(false)), Arc::default());
     let inner = Grpc {
         dial: fleet.dial("agent"),
         credentials: Credentials::Mtls,
@@ -64,7 +69,7 @@ async fn a_lost_event_stays_lost_until_the_agent_is_restarted() {
         max_message_size: 16 << 20,
     };
     let config = agent_config(Mode::Managed, fleet.cluster("agent").client(), &fleet.namespace);
-    let agent = tiphys_agent::Agent::new(config, Lossy { inner, lose: Arc::clone(&lose) });
+    let agent = tiphys_agent::Agent::new(config, Lossy { inner, lose: Arc::clone(&lose), lost: Arc::clone(&lost) });
     let stop = CancellationToken::new();
     let running = tokio::spawn(agent.run(stop.clone()));
     for name in ["kept", "doomed"] {
@@ -77,7 +82,8 @@ async fn a_lost_event_stays_lost_until_the_agent_is_restarted() {
     merge(&there, "kept", json!({"spec": {"source": {"targetRevision": "v2"}}})).await;
     delete(&there, "doomed").await;
     fleet.create("agent", "new").await;
-    // All three are acknowledged, and nobody has them.
+    // All three are lost and acknowledged, and nobody has them.
+    Fleet::until("all lost", async || (lost.lock().unwrap().len() == 3).then_some(())).await;
     Fleet::until("all acknowledged", async || {
         fleet.principal().agents().iter().all(|agent| agent.outbox == 0).then_some(())
     })
