@@ -3,6 +3,7 @@
 mod agent;
 mod completion;
 mod demo;
+mod join;
 mod kubeconfig;
 mod principal;
 #[cfg(test)]
@@ -52,7 +53,9 @@ impl Program {
         match self {
             Self::Tiphys => {
                 let root = root.after_help(ROOT_EXAMPLES).subcommand(demo::command());
-                root.subcommand(kubeconfig::command()).subcommand(completion::command())
+                root.subcommand(join::command())
+                    .subcommand(kubeconfig::command())
+                    .subcommand(completion::command())
             }
             Self::ArgocdAgent => root,
         }
@@ -64,6 +67,8 @@ Examples:
   tiphys demo                                     see it work, without Kubernetes
   tiphys principal --help                         what the control-plane side can be told
   tiphys agent --help                             what the cluster side can be told
+  tiphys agent token create --name edge-1         a token with which a cluster joins
+  tiphys join --server HOST:PORT --token TOKEN    let a cluster join
   tiphys kubeconfig --agent edge-1                kubectl on a cluster that only its agent reaches
   tiphys completion bash > ~/.local/share/bash-completion/completions/tiphys";
 
@@ -77,6 +82,7 @@ pub(crate) fn run(program: Program, root: &Command, given: &ArgMatches) -> Resul
         "principal" => principal::run(command, given),
         "agent" => agent::run(command, given),
         "demo" => demo::run(command, given),
+        "join" => join::run(command, given),
         "kubeconfig" => kubeconfig::run(command, given),
         "completion" => completion::run(program.command(), given),
         _ => version::run(program.name(), command, given),

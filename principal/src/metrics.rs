@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     pub(crate) proxy_errors: IntCounterVec,
     pub(crate) send_errors: IntCounterVec,
     pub(crate) handshake_failures: IntCounterVec,
+    pub(crate) enrolments: IntCounterVec,
     pub(crate) redis_proxy_requests: IntCounterVec,
     pub(crate) redis_proxy_errors: IntCounterVec,
     pub(crate) redis_proxy_refused: IntCounterVec,
@@ -145,6 +146,11 @@ impl Metrics {
                 "tiphys_principal_handshake_failures_total",
                 "Number of connections that failed before an RPC, by cause",
                 &["cause"],
+            )?,
+            enrolments: counters(
+                "tiphys_principal_enrolments_total",
+                "Number of requests for a certificate, first ones (join) and later ones (renewal), by outcome",
+                &["kind", "outcome"],
             )?,
             redis_proxy_requests: counters(
                 "argocd_principal_redis_proxy_requests_total",

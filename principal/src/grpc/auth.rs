@@ -1,6 +1,7 @@
 //! Proof in, tokens out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tiphys_proto::auth::authentication_server::Authentication;
@@ -14,6 +15,7 @@ use tiphys_shared::wire::transport::Peer;
 use tonic::{Request, Response, Status};
 
 use super::gate::Gate;
+use crate::registration::Registration;
 
 /// Authenticates agents.
 pub(crate) struct AuthService {
@@ -21,6 +23,8 @@ pub(crate) struct AuthService {
     /// The users, where the method is `userpass`.
     pub(crate) passwords: Option<Passwords>,
     pub(crate) namespace: String,
+    /// Makes cluster Secrets for those that log in, if that is wanted.
+    pub(crate) registration: Option<Arc<Registration>>,
 }
 
 impl AuthService {
@@ -100,6 +104,12 @@ impl Authentication for AuthService {
         }
         if body.version.is_empty() {
             return Err(Status::invalid_argument("the agent does not say its version"));
+        }
+        if let Some(registration) = &self.registration
+            && let Err(error) = registration.register(&agent).await
+        {
+            tracing::error!(%agent, %error, "the agent's cluster cannot be registered");
+            return Err(Status::unavailable(format!("this principal cannot register the cluster: {error}")));
         }
         let subject = Subject { agent, mode };
         // Signing takes milliseconds of a core: a thousand agents that come at once must not hold up those that are there.

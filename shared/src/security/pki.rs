@@ -1,6 +1,7 @@
 //! Certificates: make a CA, issue with it, read what a peer presented.
 
 mod certificate;
+mod request;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use rcgen::{
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
-pub use self::certificate::Certificate;
+pub use self::certificate::{Certificate, fingerprint};
+pub use self::request::Request;
 use super::secret::Secret;
 use super::tls::Material;
 
@@ -51,6 +53,18 @@ pub enum Error {
         name: String,
         /// Why not.
         reason: String,
+    },
+    /// A request that cannot be granted.
+    #[error("the request for a certificate cannot be signed: {reason}")]
+    BadRequest {
+        /// Why not.
+        reason: String,
+    },
+    /// The CA's own time is over.
+    #[error("the ca has ended at {end}: it cannot sign any more")]
+    Ended {
+        /// When.
+        end: Timestamp,
     },
     /// A point in time outside the calendar.
     #[error("validity ends outside the calendar")]

@@ -288,6 +288,7 @@ impl Fleet {
                     client_cert_subject_match: false,
                     issuer,
                     proxy: Some(proxy),
+                    onboarding: tiphys_principal::Onboarding::default(),
                     redis_proxy,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
