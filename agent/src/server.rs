@@ -186,8 +186,9 @@ impl<L: Link> Agent<L> {
                     if *done != Done::Unchanged {
                         tracing::info!(%key, "undid a local change");
                     }
-                    // It comes back with a clean status, and the control plane shows the one before.
-                    if matches!(done, Done::Created(_)) {
+                    // It came back with a clean status, and the control plane shows the one before; or what was here did not
+                    // stand for what the control plane has until now.
+                    if matches!(done, Done::Created(_) | Done::Updated { .. }) {
                         outbound.tell_status(key, None);
                     }
                 };

@@ -233,6 +233,7 @@ async fn watch_fleet(agents: Arc<Agents>, metrics: Arc<Metrics>, cancel: Cancell
     let mut tick = tokio::time::interval(Duration::from_secs(2));
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }
