@@ -27,12 +27,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster on loopback with Argo CD's definitions and namespace.
-struct Cluster {
-    client: Client,
-    kubeconfig: String,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) kubeconfig: String,
 }
 
-async fn cluster(folder: &Path, name: &str) -> Cluster {
+pub(crate) async fn cluster(folder: &Path, name: &str) -> Cluster {
     let server = ApiServer::new(tiphys_apiserver::Options::default());
     for documents in [
         include_str!("../../../manifests/crds/applications.yaml"),
@@ -51,13 +51,13 @@ async fn cluster(folder: &Path, name: &str) -> Cluster {
 }
 
 impl Cluster {
-    async fn create_namespace(&self, name: &str) {
+    pub(crate) async fn create_namespace(&self, name: &str) {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     }
 
-    async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
+    pub(crate) async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
         let mut secret = Secret::default();
         secret.metadata.name = Some(name.to_owned());
         let entries = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec())));
@@ -83,14 +83,14 @@ impl Cluster {
 }
 
 /// A running process and what it has said so far. It does not outlive the test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
     said: Vec<String>,
 }
 
 impl Process {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = tiphys();
         command.args(arguments).args(["--metrics-port=0", "--healthz-port=0", "--log-format=json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -111,7 +111,7 @@ impl Process {
     }
 
     /// The first line from now on that contains `text`.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let begin = Instant::now();
         loop {
             let left = DEADLINE.saturating_sub(begin.elapsed());
@@ -183,12 +183,22 @@ async fn stage() -> Stage {
 }
 
 impl Stage {
-    /// Starts the principal and tells the port that agents reach.
     fn principal(&self) -> (Process, String) {
+        self.control.principal()
+    }
+
+    fn agent(&self, port: &str, extra: &[&str]) -> Process {
+        self.edge.agent(port, extra)
+    }
+}
+
+impl Cluster {
+    /// Starts the principal and tells the port that agents reach.
+    pub(crate) fn principal(&self) -> (Process, String) {
         let mut principal = Process::start(&[
             "principal",
             "--kubeconfig",
-            &self.control.kubeconfig,
+            &self.kubeconfig,
             "--allowed-namespaces=edge-1",
             "--auth=mtls:subject:CN=([^,]+)",
             "--listen-port=0",
@@ -202,11 +212,12 @@ impl Stage {
         (principal, port)
     }
 
-    fn agent(&self, port: &str, extra: &[&str]) -> Process {
+    /// Starts an agent.
+    pub(crate) fn agent(&self, port: &str, extra: &[&str]) -> Process {
         let line = [
             "agent",
             "--kubeconfig",
-            &self.edge.kubeconfig,
+            &self.kubeconfig,
             "--server-address=localhost",
             "--server-port",
             port,
