@@ -1,5 +1,7 @@
 //! The book's list of options, made from the options themselves so that it cannot lie.
 
+mod manifests;
+
 use std::fmt::Write;
 use std::path::Path;
 
