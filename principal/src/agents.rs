@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tiphys_shared::model::event::ResourceResponse;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
@@ -41,7 +42,9 @@ pub(crate) struct Agent {
     /// What is awaited of its cluster's Redis.
     pub(crate) redis: Awaited,
     /// What is awaited of its cluster's API, if it has to be asked by events.
-    pub(crate) resources: events::Awaited,
+    pub(crate) resources: events::Awaited<ResourceResponse>,
+    /// Its logs and terminals, if it is not of ours.
+    pub(crate) streams: events::Streams,
     session: Mutex<Session>,
 }
 
@@ -311,6 +314,7 @@ impl Agents {
                         trees: Trees::default(),
                         redis: Awaited::default(),
                         resources: events::Awaited::default(),
+                        streams: events::Streams::default(),
                         session: Mutex::default(),
                     });
                     agents.insert(name.clone(), Arc::clone(&fresh));

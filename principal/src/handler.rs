@@ -176,7 +176,12 @@ impl Side for AgentSide {
         // Answers may be large, and are not copied.
         match std::mem::replace(&mut event.payload, Payload::Empty) {
             Payload::RedisResponse(response) => self.agent.redis.take(response),
-            Payload::ResourceResponse(response) => self.agent.resources.take(response),
+            Payload::ResourceResponse(response) => {
+                let uuid = response.uuid.clone();
+                if self.agent.resources.take(&uuid, response).is_err() {
+                    tracing::debug!("an answer about a resource that nobody waits for");
+                }
+            }
             other => event.payload = other,
         }
         let began = tokio::time::Instant::now();

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tiphys_proto::auth::authentication_server::AuthenticationServer;
 use tiphys_proto::event_stream::event_stream_server::EventStreamServer;
+use tiphys_proto::log_stream::log_stream_service_server::LogStreamServiceServer;
+use tiphys_proto::terminal_stream::terminal_stream_service_server::TerminalStreamServiceServer;
 use tiphys_proto::tunnel::tunnel_server::TunnelServer;
 use tiphys_proto::version::version_server::VersionServer;
 use tiphys_shared::model::feature::{Feature, Features};
@@ -27,6 +29,7 @@ use tonic::codec::CompressionEncoding;
 use crate::Error;
 use crate::agents::{AgentStatus, Agents};
 use crate::control_plane::{ControlPlane, ControlPlaneConfig};
+use crate::grpc::answers::{self, AnswerService};
 use crate::grpc::auth::AuthService;
 use crate::grpc::event_stream::EventStreamService;
 use crate::grpc::gate::Gate;
@@ -223,6 +226,9 @@ impl Bound {
         let version =
             VersionService { gate: gate.clone(), version: format!("tiphys-{}", env!("CARGO_PKG_VERSION")) };
         let tunnels = TunnelService { gate: gate.clone(), agents: Arc::clone(&agents), tasks: tasks.clone() };
+        let answers = AnswerService { gate: gate.clone(), agents: Arc::clone(&agents) };
+        let logs = LogStreamServiceServer::new(answers.clone()).max_decoding_message_size(answers::LARGEST);
+        let terminals = TerminalStreamServiceServer::new(answers).max_decoding_message_size(answers::LARGEST);
         let features = match proxy {
             Some(_) => Features::all(),
             None => Features::all().without(Feature::Tunnel),
@@ -266,6 +272,8 @@ impl Bound {
             .add_service(VersionServer::new(version))
             .add_service(events)
             .add_service(TunnelServer::new(tunnels))
+            .add_service(logs.accept_compressed(CompressionEncoding::Gzip))
+            .add_service(terminals.accept_compressed(CompressionEncoding::Gzip))
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         // A peer that does not let go of its stream must not keep us.
         let deadline = async {
