@@ -299,6 +299,7 @@ impl Link for Grpc {
         let mut dial = self.dial.clone();
         dial.stream_window = Some(tunnel::LINK_WINDOW);
         dial.connection_window = Some(tunnel::LINK_WINDOW);
+        dial.max_frame_size = Some(tunnel::LINK_FRAME);
         dial.keepalive_interval = dial.keepalive_interval.or(Some(TUNNEL_KEEPALIVE));
         let channel = transport::dial(&dial).await?;
         // A token of its own: that of the stream may be long expired when a tunnel has to be replaced.
@@ -352,6 +353,7 @@ pub(crate) async fn count(
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }

@@ -220,8 +220,9 @@ impl<L: Link> Agent<L> {
                         outbound.metrics.reverted.with_label_values(&[key.kind.target().label()]).inc();
                         tracing::info!(%key, "undid a local change");
                     }
-                    // It comes back with a clean status, and the control plane shows the one before.
-                    if matches!(done, Done::Created(_)) {
+                    // It came back with a clean status, and the control plane shows the one before; or what was here did not
+                    // stand for what the control plane has until now.
+                    if matches!(done, Done::Created(_) | Done::Updated { .. }) {
                         outbound.tell_status(key, None);
                     }
                 };

@@ -26,6 +26,11 @@ mod server;
 pub mod setup;
 mod web;
 
+/// Which agent gets what, as the principal itself decides it. Pure.
+pub mod routing {
+    pub use crate::outbound::mapping::{Mapping, Rule, project_of_repository};
+}
+
 use std::net::SocketAddr;
 
 pub use agents::AgentStatus;

@@ -18,7 +18,7 @@ use tiphys_shared::security::tls::ServerTls;
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::traces::Traces;
 use tiphys_shared::wire::transport::{self, Limits};
-use tiphys_shared::wire::tunnel::LINK_WINDOW;
+use tiphys_shared::wire::tunnel::{LINK_FRAME, LINK_WINDOW};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -294,6 +294,7 @@ impl Bound {
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .initial_stream_window_size(LINK_WINDOW)
             .initial_connection_window_size(LINK_WINDOW)
+            .max_frame_size(LINK_FRAME)
             .add_service(AuthenticationServer::new(auth).max_decoding_message_size(64 * 1024))
             .add_service(VersionServer::new(version))
             .add_service(events)
@@ -334,6 +335,7 @@ async fn watch_fleet(agents: Arc<Agents>, metrics: Arc<Metrics>, cancel: Cancell
     let mut forgotten = BTreeSet::new();
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }

@@ -2,6 +2,8 @@
 
 mod metrics;
 
+mod manifests;
+
 use std::fmt::Write;
 use std::path::Path;
 

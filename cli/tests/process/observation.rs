@@ -140,7 +140,7 @@ async fn status(client: &Client) -> u16 {
 /// Lets everything happen once that is counted.
 async fn live(stage: &Stage, metrics: [u16; 2]) -> (Process, Process) {
     let [for_principal, for_agent] = metrics.map(|port| format!("--metrics-port={port}"));
-    let (mut principal, port) = stage.principal_with(&[&for_principal, "--healthz-port=0"]);
+    let (mut principal, port) = stage.control.principal_with(&[&for_principal, "--healthz-port=0"]);
     let proxy = principal.said.iter().find(|line| line.contains("serving the clusters' api")).unwrap();
     let proxy: Value = serde_json::from_str(proxy).unwrap();
     let proxy = client(stage, proxy["address"].as_str().unwrap()).await;
@@ -153,7 +153,7 @@ async fn live(stage: &Stage, metrics: [u16; 2]) -> (Process, Process) {
     let password = stage.folder.join("password");
     std::fs::write(&password, "edge-1:secret").unwrap();
     let credentials = format!("userpass:{}", password.display());
-    let mut wrong = stage.agent_with(&port, &credentials, &["--metrics-port=0", "--healthz-port=0"]);
+    let mut wrong = stage.edge.agent_with(&port, &credentials, &["--metrics-port=0", "--healthz-port=0"]);
     wrong.wait_for("not connected to the principal");
     principal.wait_for("authentication refused");
     drop(wrong);
@@ -161,8 +161,11 @@ async fn live(stage: &Stage, metrics: [u16; 2]) -> (Process, Process) {
     stage.control.create("edge-1", "Application", "guestbook", application()).await;
     stage.control.create("edge-1", "Application", "theirs", application()).await;
     stage.edge.create("argocd", "Application", "theirs", application()).await;
-    let mut agent =
-        stage.agent_with(&port, "mtls:any", &[&for_agent, "--healthz-port=0", "--adoption-policy=never"]);
+    let mut agent = stage.edge.agent_with(
+        &port,
+        "mtls:any",
+        &[&for_agent, "--healthz-port=0", "--adoption-policy=never"],
+    );
     principal.wait_for("agent refused a resource");
     principal.wait_for("tunnel opened");
     assert_eq!(status(&proxy).await, 200);

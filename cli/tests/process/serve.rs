@@ -29,10 +29,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// A cluster on loopback with Argo CD's definitions and namespace.
 pub(crate) struct Cluster {
     pub(crate) client: Client,
-    kubeconfig: String,
+    pub(crate) kubeconfig: String,
 }
 
-async fn cluster(folder: &Path, name: &str) -> Cluster {
+pub(crate) async fn cluster(folder: &Path, name: &str) -> Cluster {
     let server = ApiServer::new(tiphys_apiserver::Options::default());
     for documents in [
         include_str!("../../../manifests/crds/applications.yaml"),
@@ -51,13 +51,13 @@ async fn cluster(folder: &Path, name: &str) -> Cluster {
 }
 
 impl Cluster {
-    async fn create_namespace(&self, name: &str) {
+    pub(crate) async fn create_namespace(&self, name: &str) {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     }
 
-    async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
+    pub(crate) async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
         let mut secret = Secret::default();
         secret.metadata.name = Some(name.to_owned());
         let entries = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec())));
@@ -93,7 +93,7 @@ pub(crate) struct Process {
 const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
 
 impl Process {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = tiphys();
         command.args(arguments).arg("--log-format=json");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -186,8 +186,18 @@ pub(crate) async fn stage() -> Stage {
 }
 
 impl Stage {
-    /// Starts the principal and tells the port that agents reach.
     fn principal(&self) -> (Process, String) {
+        self.control.principal()
+    }
+
+    fn agent(&self, port: &str, extra: &[&str]) -> Process {
+        self.edge.agent(port, extra)
+    }
+}
+
+impl Cluster {
+    /// Starts the principal and tells the port that agents reach.
+    pub(crate) fn principal(&self) -> (Process, String) {
         self.principal_with(&UNWATCHED)
     }
 
@@ -196,7 +206,7 @@ impl Stage {
         let line = [
             "principal",
             "--kubeconfig",
-            &self.control.kubeconfig,
+            &self.kubeconfig,
             "--allowed-namespaces=edge-1",
             "--auth=mtls:subject:CN=([^,]+)",
             "--listen-port=0",
@@ -211,7 +221,8 @@ impl Stage {
         (principal, port)
     }
 
-    fn agent(&self, port: &str, extra: &[&str]) -> Process {
+    /// Starts an agent.
+    pub(crate) fn agent(&self, port: &str, extra: &[&str]) -> Process {
         self.agent_with(port, "mtls:any", &[&UNWATCHED, extra].concat())
     }
 
@@ -220,7 +231,7 @@ impl Stage {
         let line = [
             "agent",
             "--kubeconfig",
-            &self.edge.kubeconfig,
+            &self.kubeconfig,
             "--server-address=localhost",
             "--server-port",
             port,
