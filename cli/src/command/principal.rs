@@ -62,6 +62,7 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
     let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
     let registry = admin::registry()?;
     let config = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    let traces = config.traces.clone();
     let bound = tiphys_principal::bind(config).await.map_err(|error| failed(&error))?;
     tracing::info!(address = %bound.address(), namespace = settings.namespace, "principal listens");
     let handle = bound.handle();
@@ -72,8 +73,10 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
         .health("/readyz", handle.readiness())
         .log_levels(levels);
     let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
-    tokio::select! {
+    let result = tokio::select! {
         result = bound.run(stop.clone()) => result.map_err(|error| failed(&error)),
         () = async { admin.await; std::future::pending().await } => Ok(()),
-    }
+    };
+    admin::close(traces).await;
+    result
 }

@@ -294,8 +294,8 @@ impl<T: Clone> Outbox<T> {
         None
     }
 
-    /// The message was handed to the stream under this event id.
-    pub fn sent(&mut self, key: Key, item: Item<T>, id: EventId, now: Instant) {
+    /// The message was handed to the stream under this event id. Returns since when the peer was to come to see it.
+    pub fn sent(&mut self, key: Key, item: Item<T>, id: EventId, now: Instant) -> Option<Instant> {
         let entry = self.entries.entry(key.clone()).or_default();
         let attempts = entry.attempts.saturating_add(1);
         entry.attempts = 0;
@@ -307,6 +307,7 @@ impl<T: Clone> Outbox<T> {
         }
         let since = if entry.has_unsent() { entry.since } else { entry.since.take() };
         entry.in_flight = Some(InFlight { id, item, since, attempts, due });
+        since
     }
 
     /// There is nothing to say about what [`next`](Self::next) returned.

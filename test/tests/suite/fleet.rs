@@ -25,6 +25,7 @@ use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{Alpn, ClientTls, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
+use tiphys_shared::wire::traces::Traces;
 use tiphys_shared::wire::transport::DialOptions;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -117,6 +118,12 @@ impl Drop for Process {
     }
 }
 
+/// Where the traces of a side go that runs in the current runtime.
+fn traces(service: &'static str, collector: Option<SocketAddr>) -> Traces {
+    let options = collector.map(|address| DialOptions::new(address.ip().to_string(), address.port(), None));
+    options.map(|options| Traces::export(service, &options).unwrap()).unwrap_or_default()
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
@@ -147,6 +154,12 @@ pub(crate) struct Fleet {
     /// The Redis that a principal that starts stands before, and how it does.
     pub(crate) redis_proxy: Option<(tiphys_shared::redis::Config, Option<ServerTls>)>,
     redis_proxy_address: SocketAddr,
+    /// The collector of the traces of sides that start, if they are to be traced.
+    pub(crate) collector: Option<SocketAddr>,
+    /// Who may look at the page of a principal that starts, if it is to have one.
+    pub(crate) viewers: Option<tiphys_principal::Access>,
+    /// Where that page is.
+    pub(crate) web: Option<SocketAddr>,
     /// The Redis of each agent that starts.
     pub(crate) redis: BTreeMap<String, tiphys_shared::redis::Config>,
     max_message_size: usize,
@@ -220,6 +233,9 @@ impl Fleet {
             by_destination: false,
             redis_proxy: None,
             redis_proxy_address: ([127, 0, 0, 1], 0).into(),
+            collector: None,
+            viewers: None,
+            web: None,
             redis: BTreeMap::new(),
             max_message_size,
             figures: prometheus::Registry::new(),
@@ -265,7 +281,10 @@ impl Fleet {
             tls,
             redis,
         });
-        let by_destination = self.by_destination;
+        let listen = ([127, 0, 0, 1], 0).into();
+        let web =
+            self.viewers.clone().map(|access| tiphys_principal::WebConfig { listen, tls: None, access });
+        let (by_destination, collector) = (self.by_destination, self.collector);
         let stop = CancellationToken::new();
         let runtime = runtime();
         let (control, namespace, issuer, listen) =
@@ -277,6 +296,7 @@ impl Fleet {
         let cluster_view = self.cluster_view.clone();
         let (bound, handle) = runtime
             .spawn(async move {
+                let traces = traces("principal", collector);
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
@@ -294,6 +314,8 @@ impl Fleet {
                     issuer,
                     proxy: Some(proxy),
                     redis_proxy,
+                    web,
+                    traces,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
                 let handle = bound.handle();
@@ -303,6 +325,7 @@ impl Fleet {
             .unwrap();
         self.address = bound.address();
         self.proxy = bound.proxy_address().unwrap();
+        self.web = bound.web_address();
         self.redis_proxy_address = bound.redis_proxy_address().unwrap_or(self.redis_proxy_address);
         runtime.spawn(bound.run(cancel));
         handle.ready().await;
@@ -323,6 +346,7 @@ impl Fleet {
         let resync_interval = self.resync_interval;
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
+        let collector = self.collector;
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
@@ -338,6 +362,7 @@ impl Fleet {
                 max_message_size,
             };
             let mut config = agent_config(mode, cluster.client(), &namespace);
+            config.traces = traces("agent", collector);
             config.policy.adoption = adoption;
             config.buffer_interval = buffer_interval;
             config.resync_interval = resync_interval;
@@ -511,6 +536,7 @@ pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphy
         redis: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),
+        traces: Default::default(),
     }
 }
 
