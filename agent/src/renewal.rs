@@ -17,7 +17,7 @@ use tiphys_proto::join::RenewRequest;
 use tiphys_proto::join::renewal_client::RenewalClient;
 use tiphys_shared::model::argocd::label;
 use tiphys_shared::process::clock;
-use tiphys_shared::process::metrics::{self, register};
+use tiphys_shared::process::metrics::{self, Register, register};
 use tiphys_shared::security::pki::{self, Certificate, Request};
 use tiphys_shared::security::tls::{self, ClientTls, Material, Policy};
 use tiphys_shared::wire::transport::{self, DialOptions};
@@ -65,11 +65,7 @@ impl Renewal {
         tls: ClientTls,
         registry: &Registry,
     ) -> Result<Self, metrics::Error> {
-        let outcomes = Opts::new(
-            "tiphys_agent_certificate_renewals_total",
-            "Number of times that this agent asked for its next certificate, by outcome",
-        );
-        let outcomes = register(registry, IntCounterVec::new(outcomes, &["outcome"])?)?;
+        let outcomes = outcomes(registry)?;
         Ok(Self { secrets: Api::namespaced(client, namespace), name: name.to_owned(), dial, tls, outcomes })
     }
 
@@ -154,6 +150,15 @@ impl Renewal {
         );
         Ok(true)
     }
+}
+
+/// How often the next certificate was asked for.
+pub(crate) fn outcomes(registry: &impl Register) -> Result<IntCounterVec, metrics::Error> {
+    let outcomes = Opts::new(
+        "tiphys_agent_certificate_renewals_total",
+        "Number of times that this agent asked for its next certificate, by outcome",
+    );
+    register(registry, IntCounterVec::new(outcomes, &["outcome"])?)
 }
 
 /// How long until then; nothing if it has passed.

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::informer::Pauses;
-use tiphys_shared::process::metrics::{Error, register};
+use tiphys_shared::process::metrics::{Error, Register, register};
 use tiphys_shared::process::options::Problem;
 use tiphys_shared::process::persist::persist;
 use tiphys_shared::security::blocklist::{Blocklist, fingerprint};
@@ -28,7 +28,7 @@ struct Figures {
 }
 
 impl Figures {
-    fn new(registry: &Registry) -> Result<Self, Error> {
+    fn new(registry: &impl Register) -> Result<Self, Error> {
         let blocked = IntGauge::new(
             "tiphys_principal_blocked_certificates",
             "Number of client certificates on the blocklist",
@@ -57,6 +57,11 @@ impl Figures {
         self.cut.inc_by(u64::try_from(cut).unwrap_or(u64::MAX));
         tracing::info!(certificates = blocklist.len(), connections_cut = cut, "blocklist read");
     }
+}
+
+/// Registers the figures of the blocklist, to be described.
+pub(crate) fn describe(registry: &impl Register) -> Result<(), Error> {
+    Figures::new(registry).map(drop)
 }
 
 /// Reads the blocklist, and follows it until `cancel`. What is on it when this returns is refused from the start. While it

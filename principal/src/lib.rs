@@ -20,12 +20,19 @@ mod identity;
 mod metrics;
 pub mod options;
 mod outbound;
+mod problems;
 mod proxy;
 mod redis_proxy;
 mod registration;
 mod requests;
 mod server;
 pub mod setup;
+mod web;
+
+/// Which agent gets what, as the principal itself decides it. Pure.
+pub mod routing {
+    pub use crate::outbound::mapping::{Mapping, Rule, project_of_repository};
+}
 
 use std::net::SocketAddr;
 
@@ -33,10 +40,12 @@ pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
 pub use enrolment::EnrolmentConfig;
+pub use metrics::describe as metrics;
 pub use proxy::{Operator, ProxyConfig};
 pub use redis_proxy::RedisProxyConfig;
 pub use registration::RegistrationConfig;
 pub use server::{Bound, Config, Handle, Onboarding, bind};
+pub use web::{Access, WebConfig};
 
 /// Why a principal cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]

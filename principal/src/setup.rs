@@ -12,13 +12,16 @@ use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
+use tiphys_shared::wire::traces::{self, Traces};
 use tokio_util::sync::CancellationToken;
 
 use crate::blocklist;
-use crate::options::{Identity, ProxySettings, RedisProxy, Roots, Settings, TokenKey, Transport};
+use crate::options::{
+    Identity, ProxySettings, RedisProxy, Roots, Settings, TokenKey, Transport, Viewers, WebSettings,
+};
 use crate::{
-    ClusterViewConfig, Config, ControlPlaneConfig, EnrolmentConfig, Onboarding, ProxyConfig,
-    RedisProxyConfig, RegistrationConfig,
+    Access, ClusterViewConfig, Config, ControlPlaneConfig, EnrolmentConfig, Onboarding, ProxyConfig,
+    RedisProxyConfig, RegistrationConfig, WebConfig,
 };
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
@@ -38,13 +41,14 @@ pub async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    let client = client::connect(&settings.kubernetes).await.map_err(|error| {
+    let unreachable = |error: client::Error| {
         Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
-    })?;
+    };
+    let access = client::configuration(&settings.kubernetes).await.map_err(unreachable)?;
+    let server = access.clone();
+    let client = client::measured(access, &requests(&registry)?).map_err(unreachable)?;
     let reader = Reader::new(client.clone(), settings.namespace.as_str(), "tiphys-principal", &registry)
-        .map_err(|error| {
-            Problem::new(error.to_string(), "give every principal of a process a registry of its own")
-        })?;
+        .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))?;
     let blocked = blocklist::follow(client.clone(), &settings.namespace, &registry, cancel).await;
     let listeners = Listeners { reader: &reader, blocklist: blocked?, cancel };
     let onboarding = onboarding(settings, &reader);
@@ -52,7 +56,7 @@ pub async fn prepare(
         Transport::Plaintext => Some(None),
         Transport::Tls { identity, roots, policy } => {
             let policy = Policy { enrolment: onboarding.enrolment.is_some(), ..policy.clone() };
-            problems.keep(listeners.agents(identity, roots, policy).await).map(Some)
+            problems.keep(listeners.agents("server", identity, roots, policy).await).map(Some)
         }
     };
     let issuer = problems.keep(issuer(&reader, &settings.token_key, cancel).await);
@@ -89,15 +93,20 @@ pub async fn prepare(
         (_, None) => None,
         _ => Some(None),
     };
+    let web = match &settings.web {
+        None => Some(None),
+        Some(web) => problems.keep(web_config(&listeners, settings, web, server).await).map(Some),
+    };
     let (
         Some(tls),
+        Some(web),
         Some(issuer),
         Some(passwords),
         Some(listen),
         Some(cluster_view),
         Some(proxy),
         Some(redis_proxy),
-    ) = (tls, issuer, passwords, listen, cluster_view, proxy, redis_proxy)
+    ) = (tls, web, issuer, passwords, listen, cluster_view, proxy, redis_proxy)
     else {
         return Err(problems);
     };
@@ -123,7 +132,46 @@ pub async fn prepare(
         proxy,
         onboarding,
         redis_proxy,
+        web,
+        traces: traces(settings)?,
     })
+}
+
+fn traces(settings: &Settings) -> Result<Traces, Problem> {
+    match &settings.collector {
+        None => Ok(Traces::default()),
+        Some(collector) => traces::to_collector("principal", collector),
+    }
+}
+
+async fn web_config(
+    listeners: &Listeners<'_>,
+    settings: &Settings,
+    web: &WebSettings,
+    server: kube::Config,
+) -> Result<WebConfig, Problem> {
+    let listen = web.listen.address().map_err(|error| {
+        Problem::new(format!("cannot listen on {}: {error}", web.listen), "choose another --web-host")
+    })?;
+    let access = match &web.viewers {
+        Viewers::Everybody => Access::everybody(),
+        Viewers::Kubernetes => Access::kubernetes(server),
+        Viewers::Passwords(path) => Access::passwords(Passwords::load(path).await.map_err(|error| {
+            Problem::new(error.to_string(), "make the file with lines of user:bcrypt, as htpasswd -B does")
+        })?),
+    };
+    let tls = match (&settings.transport, web.policy.clone()) {
+        (Transport::Tls { identity, roots, .. }, Some(policy)) => {
+            Some(listeners.agents("web", identity, roots, policy).await?)
+        }
+        _ => None,
+    };
+    Ok(WebConfig { listen, tls, access })
+}
+
+fn requests(registry: &Registry) -> Result<client::RequestMetrics, Problem> {
+    client::RequestMetrics::new(registry)
+        .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))
 }
 
 /// How agents come to be known. Secrets are read when they are needed.
@@ -226,9 +274,15 @@ struct Listeners<'a> {
 }
 
 impl Listeners<'_> {
-    async fn agents(&self, identity: &Identity, roots: &Roots, policy: Policy) -> Result<ServerTls, Problem> {
+    async fn agents(
+        &self,
+        kind: &'static str,
+        identity: &Identity,
+        roots: &Roots,
+        policy: Policy,
+    ) -> Result<ServerTls, Problem> {
         match identity {
-            Identity::Kept(pair) => self.kept("server", pair, place(roots), policy).await,
+            Identity::Kept(pair) => self.kept(kind, pair, place(roots), policy).await,
             Identity::Generated => generated(self, &place(roots), policy).await,
         }
     }

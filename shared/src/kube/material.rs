@@ -64,6 +64,14 @@ impl Places {
     }
 }
 
+/// Registers the figures of a [`Reader`], to be described.
+///
+/// # Errors
+/// [`metrics::Error`] if there are such figures already.
+pub fn describe(registry: &impl metrics::Register) -> Result<(), metrics::Error> {
+    ledger::reloads(registry).map(drop)
+}
+
 /// Reads PEM text from Secrets of one namespace, and from files. Clones share their watches.
 #[derive(Clone)]
 pub struct Reader {
@@ -232,7 +240,7 @@ impl Reader {
         let has_files = places.all().any(|place| matches!(place, Place::File(_)));
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut validity = self.ledger.in_use(kind, &known);
+        let mut validity = ledger::in_use(&known);
         let mut warned = false;
         let mut failure = String::new();
         // What was refused last: by its time, which passes, or for good.
@@ -292,7 +300,7 @@ impl Reader {
             match outcome {
                 Ok(()) => {
                     failure.clear();
-                    (validity, warned) = (self.ledger.in_use(kind, &known), false);
+                    (validity, warned) = (ledger::in_use(&known), false);
                     self.ledger.replaced(kind);
                 }
                 Err(found) if found != failure => {

@@ -119,6 +119,15 @@ pub struct Material {
     pub ca: Vec<u8>,
 }
 
+/// Until when certificates are good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Validity {
+    /// The own certificate, if there is one.
+    pub own: Option<Timestamp>,
+    /// The one of the authorities that ends first, if there are any.
+    pub authorities: Option<Timestamp>,
+}
+
 impl Material {
     /// The three parts.
     pub fn new(chain: impl Into<Vec<u8>>, key: impl Into<Secret>, ca: impl Into<Vec<u8>>) -> Self {
@@ -162,6 +171,31 @@ impl Material {
             None => Ok(()),
             Some(outcome) => outcome,
         }
+    }
+
+    /// Until when it is good. A part that cannot be read is as if it were not there.
+    pub fn validity(&self) -> Validity {
+        let authorities = self.authorities().unwrap_or_default();
+        Validity {
+            own: self.leaf().ok().flatten().map(|leaf| leaf.not_after),
+            authorities: authorities.iter().map(|authority| authority.not_after).min(),
+        }
+    }
+
+    /// The certificates that the peer's must lead to.
+    ///
+    /// # Errors
+    /// [`Error`] if there are some that cannot be read.
+    pub fn authorities(&self) -> Result<Vec<pki::Certificate>, Error> {
+        const WHAT: &str = "the ca bundle";
+        if self.ca.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = |der: &CertificateDer<'_>| {
+            pki::Certificate::from_der(der)
+                .map_err(|error| Error::BadCertificate { what: WHAT, reason: error.to_string() })
+        };
+        certificates(&self.ca, WHAT)?.iter().map(read).collect()
     }
 
     fn identity(&self) -> Result<Option<Identity>, Error> {
@@ -240,6 +274,7 @@ struct ServerInner {
     versions: Vec<&'static SupportedProtocolVersion>,
     blocklist: Blocklist,
     config: RwLock<Configs>,
+    validity: RwLock<Validity>,
 }
 
 /// For clients as they should be, and for those that have no certificate yet.
@@ -267,6 +302,7 @@ impl ServerTls {
                 versions,
                 blocklist,
                 config: RwLock::new(config),
+                validity: RwLock::new(material.validity()),
             }),
         })
     }
@@ -277,7 +313,13 @@ impl ServerTls {
         let config =
             server_config(material, &inner.policy, &inner.provider, &inner.versions, &inner.blocklist)?;
         *inner.config.write() = config;
+        *inner.validity.write() = material.validity();
         Ok(())
+    }
+
+    /// Until when what is in use is good.
+    pub fn validity(&self) -> Validity {
+        *self.inner.validity.read()
     }
 
     /// The configuration for a handshake that starts now.
@@ -378,6 +420,7 @@ struct ClientInner {
     insecure: bool,
     config: RwLock<Arc<ClientConfig>>,
     own: watch::Sender<Option<Arc<pki::Certificate>>>,
+    validity: RwLock<Validity>,
 }
 
 impl ClientTls {
@@ -387,9 +430,10 @@ impl ClientTls {
         let provider = policy.provider()?;
         let versions = policy.versions()?;
         let config = client_config(material, &policy, &provider, &versions, insecure)?;
-        let config = RwLock::new(Arc::new(config));
         let own = watch::Sender::new(material.leaf()?.map(Arc::new));
-        Ok(Self { inner: Arc::new(ClientInner { policy, provider, versions, insecure, config, own }) })
+        let (config, validity) = (RwLock::new(Arc::new(config)), RwLock::new(material.validity()));
+        let inner = ClientInner { policy, provider, versions, insecure, config, own, validity };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Uses `material` from the next handshake on. On an error the old configuration stays.
@@ -399,6 +443,7 @@ impl ClientTls {
             client_config(material, &inner.policy, &inner.provider, &inner.versions, inner.insecure)?;
         let own = material.leaf()?.map(Arc::new);
         *inner.config.write() = Arc::new(config);
+        *inner.validity.write() = material.validity();
         inner.own.send_replace(own);
         Ok(())
     }
@@ -406,6 +451,11 @@ impl ClientTls {
     /// The own certificate, if there is one, and what takes its place.
     pub fn own(&self) -> watch::Receiver<Option<Arc<pki::Certificate>>> {
         self.inner.own.subscribe()
+    }
+
+    /// Until when what is in use is good.
+    pub fn validity(&self) -> Validity {
+        *self.inner.validity.read()
     }
 
     /// The configuration for a handshake that starts now.

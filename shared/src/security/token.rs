@@ -4,6 +4,7 @@
 //! claims are those of `argocd-agent`, whose peers and replicas read and write the same ones. `now` is an
 //! argument, so that expiry is tested by calling.
 
+mod key;
 mod keys;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+pub use self::key::{KeyFacts, inspect_key};
 use self::keys::Keys;
 use super::secret::Secret;
 use crate::model::agent::{AgentName, Mode};

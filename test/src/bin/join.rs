@@ -141,5 +141,7 @@ fn config(ca: &Ca, client: kube::Client) -> anyhow::Result<Config> {
         proxy: None,
         onboarding: Onboarding { registration: None, enrolment: Some(enrolment) },
         redis_proxy: None,
+        web: None,
+        traces: tiphys_shared::wire::traces::Traces::default(),
     })
 }

@@ -200,6 +200,8 @@ impl Pair {
             proxy: None,
             onboarding: tiphys_principal::Onboarding::default(),
             redis_proxy: None,
+            web: None,
+            traces: Default::default(),
         })
         .await?;
         self.address = bound.address();
@@ -230,6 +232,7 @@ impl Pair {
             redis: None,
             heartbeat: None,
             registry: figures.clone(),
+            traces: Default::default(),
         };
         let inner = Grpc {
             dial: DialOptions::new("127.0.0.1", self.address.port(), Some(tls)),

@@ -1,4 +1,4 @@
-//! What is told of certificates and keys: figures, log lines, and Kubernetes Events on their Secrets.
+//! What is told of certificates and keys that change: figures, log lines, and Kubernetes Events on their Secrets.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Opts, Registry};
 
 use super::{Place, Places};
-use crate::process::metrics::{self, register};
+use crate::process::metrics::{self, Register, register};
 use crate::security::pki::Certificate;
 use crate::security::tls::Material;
 
@@ -18,10 +18,28 @@ const LATE: u32 = 5;
 /// How often the end of a certificate is warned of.
 const REMIND: Duration = Duration::from_secs(12 * 3600);
 
+/// How often changes were taken into use, or refused.
+pub(super) fn reloads(registry: &impl Register) -> Result<IntCounterVec, metrics::Error> {
+    let reloads = Opts::new(
+        "tiphys_certificate_reloads_total",
+        "Number of times that changed certificates or keys were taken into use (replaced), or could not be (refused)",
+    );
+    register(registry, IntCounterVec::new(reloads, &["kind", "outcome"])?)
+}
+
+/// Until when what is in use is good: of the own certificate and the CAs, the one that ends first.
+pub(super) fn in_use(material: &Material) -> Option<Validity> {
+    let own = validity(&material.chain, Timestamp::min);
+    let roots = validity(&material.ca, Timestamp::max);
+    match (own, roots) {
+        (Some(own), Some(roots)) => Some(if own.end <= roots.end { own } else { roots }),
+        (own, roots) => own.or(roots),
+    }
+}
+
 /// Where everything is told.
 #[derive(Clone)]
 pub(super) struct Ledger {
-    expiry: GaugeVec,
     reloads: IntCounterVec,
     recorder: Recorder,
     namespace: String,
@@ -34,36 +52,12 @@ impl Ledger {
         reporter: &str,
         registry: &Registry,
     ) -> Result<Self, metrics::Error> {
-        let expiry = Opts::new(
-            "tiphys_certificate_expiry_timestamp_seconds",
-            "When a certificate in use ends, in seconds since 1970; of a bundle of CAs, the last one",
-        );
-        let reloads = Opts::new(
-            "tiphys_certificate_reloads_total",
-            "Number of times that changed certificates or keys were taken into use, or refused",
-        );
         let reporter = Reporter { controller: reporter.to_owned(), instance: None };
         Ok(Self {
-            expiry: register(registry, GaugeVec::new(expiry, &["kind"])?)?,
-            reloads: register(registry, IntCounterVec::new(reloads, &["kind", "outcome"])?)?,
+            reloads: reloads(registry)?,
             recorder: Recorder::new(client.clone(), reporter),
             namespace: namespace.to_owned(),
         })
-    }
-
-    /// Notes when what is in use ends. What is not a certificate has no end.
-    pub(super) fn in_use(&self, kind: &str, material: &Material) -> Option<Validity> {
-        let own = validity(&material.chain, Timestamp::min);
-        let roots = validity(&material.ca, Timestamp::max);
-        for (kind, validity) in [(kind.to_owned(), own), (format!("{kind}-ca"), roots)] {
-            if let Some(validity) = validity {
-                self.expiry.with_label_values(&[&kind]).set(validity.end.as_second() as f64);
-            }
-        }
-        match (own, roots) {
-            (Some(own), Some(roots)) => Some(if own.end <= roots.end { own } else { roots }),
-            (own, roots) => own.or(roots),
-        }
     }
 
     /// What changed is in use.

@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateSigningRequestDer;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
-use super::{BACKDATE, Ca, Certificate, Error, generate, ia5, new_key, parameters};
+use super::{BACKDATE, Ca, Certificate, Error, KeyAlgorithm, generate, ia5, parameters};
 use crate::security::secret::Secret;
 
 /// Requests are some hundred bytes, a few thousand with a large RSA key.
@@ -30,7 +30,7 @@ pub struct Request {
 impl Request {
     /// Makes an ECDSA P-256 key, and asks for `CN=name` for it.
     pub fn new(name: &str) -> Result<Self, Error> {
-        let key = new_key()?;
+        let key = KeyAlgorithm::default().generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, name);

@@ -96,6 +96,13 @@ impl Keys {
     }
 }
 
+/// The public half of a key that is to sign.
+pub(super) fn public_half(pem: &Secret) -> Result<Jwk, Error> {
+    let bad = |e: jsonwebtoken::errors::Error| Error::Key(e.to_string());
+    let private = EncodingKey::from_rsa_pem(pem.expose()).map_err(bad)?;
+    Jwk::from_encoding_key(&private, Algorithm::RS512).map_err(bad)
+}
+
 fn believe(private: &EncodingKey) -> Result<Believed, Error> {
     let bad = |e: jsonwebtoken::errors::Error| Error::Key(e.to_string());
     let jwk = Jwk::from_encoding_key(private, Algorithm::RS512).map_err(bad)?;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -25,6 +26,10 @@ use crate::security::tls::ServerTls;
 /// How long to wait when the process has no file descriptors left: accepting would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// After this long without a word, the system asks whether the peer is still there. A watch or a terminal may be silent for
+/// hours, and nothing else tells that whoever opened it has vanished.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(15));
 /// How long a peer that was refused gets to hear of it.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -202,9 +207,9 @@ impl Incoming {
             }
             match ready!(self.listener.poll_accept(cx)) {
                 Ok((stream, address)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
+                    if let Err(error) = prepare(&stream) {
                         // The peer is gone already; reading will tell.
-                        tracing::debug!(%address, %error, "cannot set TCP_NODELAY");
+                        tracing::debug!(%address, %error, "cannot set the options of a connection");
                     }
                     return Poll::Ready((stream, address));
                 }
@@ -223,6 +228,11 @@ impl Incoming {
             }
         }
     }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
 }
 
 impl Stream for Incoming {
@@ -314,4 +324,19 @@ async fn let_hear(mut stream: TcpStream) {
     };
     // However it ends, the connection is over.
     _ = tokio::time::timeout(LINGER, hang_up).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_vanishes_is_asked_after() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream).unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
 }

@@ -179,6 +179,8 @@ async fn principal(config: kube::Config, folder: &Path) -> anyhow::Result<()> {
         }),
         onboarding: tiphys_principal::Onboarding::default(),
         redis_proxy: None,
+        web: None,
+        traces: Default::default(),
     })
     .await?;
     let proxy = bound.proxy_address().context("the proxy has no port")?;
@@ -218,6 +220,7 @@ async fn agent(config: kube::Config, folder: &Path, port: u16) -> anyhow::Result
         redis: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),
+        traces: Default::default(),
     };
     println!("started");
     Ok(Agent::new(config, link).run(CancellationToken::new()).await?)
