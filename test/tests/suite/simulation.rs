@@ -25,6 +25,8 @@ const KEPT: [(u64, Selection); 11] = [
     (2184, Selection::Any),
     // An operation was taken off before the agent was told of it.
     (2742, Selection::Any),
+    (3001, Selection::Any),
+    (3438, Selection::Any),
 ];
 
 #[track_caller]
