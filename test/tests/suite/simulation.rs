@@ -25,6 +25,7 @@ const KEPT: [(u64, Selection); 11] = [
     (2184, Selection::Any),
     // An operation was taken off before the agent was told of it.
     (2742, Selection::Any),
+    // Word of the end of a life was swallowed by that of an earlier one.
     (3001, Selection::Any),
     (3438, Selection::Any),
 ];
