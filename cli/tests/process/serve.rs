@@ -75,7 +75,7 @@ impl Cluster {
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
-    async fn create(&self, namespace: &str, kind: &str, name: &str, data: serde_json::Value) {
+    pub(crate) async fn create(&self, namespace: &str, kind: &str, name: &str, data: serde_json::Value) {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", kind));
         let object = DynamicObject::new(name, &resource).data(data);
         self.objects(namespace, kind).create(&PostParams::default(), &object).await.unwrap();
