@@ -34,6 +34,7 @@ use std::net::SocketAddr;
 pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
+pub use metrics::describe as metrics;
 pub use proxy::{Operator, ProxyConfig};
 pub use redis_proxy::RedisProxyConfig;
 pub use server::{Bound, Config, Handle, bind};

@@ -34,9 +34,11 @@ pub async fn prepare(
     cancel: &CancellationToken,
 ) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    let client = client::connect(&settings.kubernetes).await.map_err(|error| {
+    let unreachable = |error: client::Error| {
         Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
-    })?;
+    };
+    let access = client::configuration(&settings.kubernetes).await.map_err(unreachable)?;
+    let client = client::measured(access, &requests(&registry)?).map_err(unreachable)?;
     let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
     let tls = match &settings.transport {
         Transport::Plaintext => Some(None),
@@ -112,6 +114,11 @@ pub async fn prepare(
         proxy,
         redis_proxy,
     })
+}
+
+fn requests(registry: &Registry) -> Result<client::RequestMetrics, Problem> {
+    client::RequestMetrics::new(registry)
+        .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))
 }
 
 async fn proxy_config(

@@ -4,6 +4,7 @@
 
 mod command_line;
 mod demo;
+mod observation;
 mod operator;
 mod options;
 mod serve;

@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{kubeconfig, tiphys};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Long enough for any machine; a test that waits so long has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster on loopback with Argo CD's definitions and namespace.
 pub(crate) struct Cluster {
@@ -70,7 +70,7 @@ impl Cluster {
         self.create_secret(name, &[("tls.crt", &material.chain), ("tls.key", material.key.expose())]).await;
     }
 
-    fn objects(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
+    pub(crate) fn objects(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", kind));
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
@@ -86,13 +86,16 @@ impl Cluster {
 pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    pub(crate) said: Vec<String>,
 }
+
+/// Ports that a process is not to open.
+const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
 
 impl Process {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = tiphys();
-        command.args(arguments).args(["--metrics-port=0", "--healthz-port=0", "--log-format=json"]);
+        command.args(arguments).arg("--log-format=json");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -151,15 +154,15 @@ impl Drop for Process {
 }
 
 /// A control plane with a principal's Secrets and one agent called edge-1.
-struct Stage {
-    control: Cluster,
-    edge: Cluster,
-    ca: Ca,
+pub(crate) struct Stage {
+    pub(crate) control: Cluster,
+    pub(crate) edge: Cluster,
+    pub(crate) ca: Ca,
     _folder: tempfile::TempDir,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
-async fn stage() -> Stage {
+pub(crate) async fn stage() -> Stage {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().to_owned();
     let (control, edge) = (cluster(&folder, "control").await, cluster(&folder, "edge").await);
@@ -195,7 +198,12 @@ impl Stage {
 impl Cluster {
     /// Starts the principal and tells the port that agents reach.
     pub(crate) fn principal(&self) -> (Process, String) {
-        let mut principal = Process::start(&[
+        self.principal_with(&UNWATCHED)
+    }
+
+    /// The same with more options.
+    pub(crate) fn principal_with(&self, extra: &[&str]) -> (Process, String) {
+        let line = [
             "principal",
             "--kubeconfig",
             &self.kubeconfig,
@@ -204,7 +212,8 @@ impl Cluster {
             "--listen-port=0",
             "--resource-proxy-listen-port=0",
             "--redis-proxy-port=0",
-        ]);
+        ];
+        let mut principal = Process::start(&[&line, extra].concat());
         let line = principal.wait_for("principal listens");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let port = line["address"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
@@ -214,6 +223,11 @@ impl Cluster {
 
     /// Starts an agent.
     pub(crate) fn agent(&self, port: &str, extra: &[&str]) -> Process {
+        self.agent_with(port, "mtls:any", &[&UNWATCHED, extra].concat())
+    }
+
+    /// The same with ports for those who watch over it, and another proof of who it is.
+    pub(crate) fn agent_with(&self, port: &str, credentials: &str, extra: &[&str]) -> Process {
         let line = [
             "agent",
             "--kubeconfig",
@@ -222,7 +236,8 @@ impl Cluster {
             "--server-port",
             port,
             "--agent-mode=managed",
-            "--creds=mtls:any",
+            "--creds",
+            credentials,
         ];
         Process::start(&[&line, extra].concat())
     }
