@@ -1,7 +1,7 @@
 //! What needs a real kube-apiserver. Built only with the feature `real-cluster`:
 //!
 //! ```sh
-//! hack/kube.sh up --clusters 3 --crds manifests/crds -- \
+//! hack/kube.sh up --clusters 3 --crds manifests/crds --authorization RBAC -- \
 //!     cargo test -p tiphys-test --features real-cluster --test real
 //! ```
 //!
@@ -19,3 +19,4 @@ mod suite {
 
 mod managed;
 mod proxy;
+mod rbac;

@@ -15,13 +15,13 @@ use super::managed::cluster;
 use super::suite::fleet::{DAY, Fleet};
 
 /// kubectl with the kubeconfig of somebody who may reach every agent.
-struct Kubectl {
+pub(super) struct Kubectl {
     folder: tempfile::TempDir,
     namespace: String,
 }
 
 impl Kubectl {
-    fn new(fleet: &Fleet, agent: &str) -> Self {
+    pub(super) fn new(fleet: &Fleet, agent: &str) -> Self {
         let material = fleet.ca.issue_client::<&str>("alice", &[], clock::now(), DAY).unwrap();
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
@@ -46,7 +46,7 @@ impl Kubectl {
         self.folder.path().join("config")
     }
 
-    fn command(&self, line: &[&str]) -> Command {
+    pub(super) fn command(&self, line: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(self.config()).args(line).kill_on_drop(true);
         // Discovery is asked for anew, and not remembered from a cluster of another test.
@@ -56,7 +56,7 @@ impl Kubectl {
     }
 
     /// Runs a command that has to work, and tells what it prints.
-    async fn run(&self, line: &[&str]) -> String {
+    pub(super) async fn run(&self, line: &[&str]) -> String {
         let output = self.command(line).output().await.unwrap();
         let (said, failed) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
