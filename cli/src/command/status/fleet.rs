@@ -55,8 +55,8 @@ impl Fleet {
         let seconds = now.as_second() as f64;
         for sample in samples {
             match sample.name.as_str() {
-                "tiphys_principal_resync_rounds_total" => resync_rounds = sample.value,
-                "tiphys_principal_resync_repaired_total" => resync_repaired = sample.value,
+                "tiphys_principal_resync_rounds_total" => resync_rounds += sample.value,
+                "tiphys_principal_resync_repaired_total" => resync_repaired += sample.value,
                 "argocd_principal_connected_agents" => connected = Some(sample.value),
                 _ => {}
             }
