@@ -13,7 +13,9 @@ import (
 // manifests reads what Git wants: the repo-server of the control plane makes it, and asks the cluster what it serves.
 func (j *journey) manifests(ctx context.Context) error {
 	var answer struct{ Manifests []string }
-	if err := j.argo.call(ctx, http.MethodGet, j.about("/manifests"), j.query(), nil, &answer); err != nil {
+	// By the commit's name: what a branch is, this repo-server may know from minutes ago, as nothing refreshes it.
+	query := j.query("revision", j.revision)
+	if err := j.argo.call(ctx, http.MethodGet, j.about("/manifests"), query, nil, &answer); err != nil {
 		return err
 	}
 	colour := fmt.Sprintf("%q:%q", "colour", j.colour)
