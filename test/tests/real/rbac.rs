@@ -17,8 +17,8 @@ use tiphys_shared::process::clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::kubectl::Kubectl;
 use super::managed::config;
-use super::proxy::Kubectl;
 use super::suite::fleet::{Cluster, DAY, Fleet, application, create_namespace, delete, merge, revision};
 use super::suite::managed;
 use install::{Installed, Variant};
@@ -263,20 +263,16 @@ async fn the_resource_proxy_does_what_its_component_gives() {
     fleet.served.api_server = Some(ApiServer::connect(&viewed.config).unwrap());
     fleet.start_all().await;
 
-    let kubectl = Kubectl::new(&fleet, &name);
-    Fleet::until("the tunnel", async || {
-        kubectl.command(&["version"]).output().await.unwrap().status.success().then_some(())
-    })
-    .await;
+    let kubectl = Kubectl::operator(&fleet, &name);
+    kubectl.until_served().await;
     kubectl.run(&["get", "pods,services"]).await;
     for refused in [
         ["create", "configmap", "new"],
         ["delete", "deployment", "--all"],
         ["get", "secrets", "--namespace=kube-system"],
     ] {
-        let output = kubectl.command(&refused).output().await.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && said.contains("system:serviceaccount:"), "{refused:?}: {said}");
+        let said = kubectl.ask(&refused, b"").await;
+        assert!(said.code != 0 && said.err.contains("system:serviceaccount:"), "{refused:?}: {said:?}");
     }
 }
 

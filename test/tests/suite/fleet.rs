@@ -27,6 +27,7 @@ use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{Alpn, ClientTls, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
+use tiphys_shared::wire::traces::Traces;
 use tiphys_shared::wire::transport::DialOptions;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -122,6 +123,12 @@ impl Drop for Process {
     }
 }
 
+/// Where the traces of a side go that runs in the current runtime.
+fn traces(service: &'static str, collector: Option<SocketAddr>) -> Traces {
+    let options = collector.map(|address| DialOptions::new(address.ip().to_string(), address.port(), None));
+    options.map(|options| Traces::export(service, &options).unwrap()).unwrap_or_default()
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
@@ -141,6 +148,8 @@ pub(crate) struct Fleet {
     pub(crate) adoption: AdoptionPolicy,
     /// How agents that start hold changes back.
     pub(crate) buffer_interval: Option<Duration>,
+    /// How often the sides that start compare what they have.
+    pub(crate) resync_interval: Option<Duration>,
     /// Where a principal that starts shows its agents.
     pub(crate) cluster_view: Option<tiphys_principal::ClusterViewConfig>,
     /// Where agents that start find what is on their clusters.
@@ -156,6 +165,12 @@ pub(crate) struct Fleet {
     /// The Redis that a principal that starts stands before, and how it does.
     pub(crate) redis_proxy: Option<(tiphys_shared::redis::Config, Option<ServerTls>)>,
     redis_proxy_address: SocketAddr,
+    /// The collector of the traces of sides that start, if they are to be traced.
+    pub(crate) collector: Option<SocketAddr>,
+    /// Who may look at the page of a principal that starts, if it is to have one.
+    pub(crate) viewers: Option<tiphys_principal::Access>,
+    /// Where that page is.
+    pub(crate) web: Option<SocketAddr>,
     /// The Redis of each agent that starts.
     pub(crate) redis: BTreeMap<String, tiphys_shared::redis::Config>,
     max_message_size: usize,
@@ -235,6 +250,7 @@ impl Fleet {
             served: Served::default(),
             adoption: AdoptionPolicy::Always,
             buffer_interval: None,
+            resync_interval: Some(RESYNC),
             cluster_view: None,
             cluster_cache: None,
             by_destination: false,
@@ -243,6 +259,9 @@ impl Fleet {
             as_agents: BTreeMap::new(),
             redis_proxy: None,
             redis_proxy_address: ([127, 0, 0, 1], 0).into(),
+            collector: None,
+            viewers: None,
+            web: None,
             redis: BTreeMap::new(),
             max_message_size,
             figures: prometheus::Registry::new(),
@@ -296,7 +315,10 @@ impl Fleet {
             tls,
             redis,
         });
-        let by_destination = self.by_destination;
+        let listen = ([127, 0, 0, 1], 0).into();
+        let web =
+            self.viewers.clone().map(|access| tiphys_principal::WebConfig { listen, tls: None, access });
+        let (by_destination, collector) = (self.by_destination, self.collector);
         let stop = CancellationToken::new();
         let runtime = runtime();
         let (control, namespace, issuer, listen) =
@@ -304,17 +326,20 @@ impl Fleet {
         let cancel = stop.clone();
         self.figures = prometheus::Registry::new();
         let (figures, max_message_size) = (self.figures.clone(), self.max_message_size);
+        let resync_interval = self.resync_interval;
         let cluster_view = self.cluster_view.clone();
         let (connect, namespace_creation) =
             (self.as_principal.clone(), self.create_namespaces.then(NamespaceCreation::default));
         let (bound, handle) = runtime
             .spawn(async move {
                 let client = connect.map_or_else(|| control.client(), |connect| connect());
+                let traces = traces("principal", collector);
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
                         cluster_view,
                         max_message_size,
+                        resync_interval,
                         destination_based_mapping: by_destination,
                         namespace_creation,
                         ..control_plane(client, &namespace)
@@ -327,6 +352,8 @@ impl Fleet {
                     issuer,
                     proxy: Some(proxy),
                     redis_proxy,
+                    web,
+                    traces,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
                 let handle = bound.handle();
@@ -336,6 +363,7 @@ impl Fleet {
             .unwrap();
         self.address = bound.address();
         self.proxy = bound.proxy_address().unwrap();
+        self.web = bound.web_address();
         self.redis_proxy_address = bound.redis_proxy_address().unwrap_or(self.redis_proxy_address);
         runtime.spawn(bound.run(cancel));
         handle.ready().await;
@@ -353,9 +381,11 @@ impl Fleet {
         let (cluster, namespace) = (self.clusters[name].clone(), self.namespace.clone());
         let (adoption, buffer_interval, max_message_size) =
             (self.adoption, self.buffer_interval, self.max_message_size);
+        let resync_interval = self.resync_interval;
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
         let (connect, create_namespaces) = (self.as_agents.get(name).cloned(), self.create_namespaces);
+        let collector = self.collector;
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
@@ -373,8 +403,10 @@ impl Fleet {
             let client = connect.map_or_else(|| cluster.client(), |connect| connect());
             let mut config = agent_config(mode, client, &namespace);
             config.create_namespaces = create_namespaces;
+            config.traces = traces("agent", collector);
             config.policy.adoption = adoption;
             config.buffer_interval = buffer_interval;
+            config.resync_interval = resync_interval;
             config.cluster_cache = cluster_cache;
             let api_server = served.api_server.unwrap_or_else(|| cluster.api_server());
             config.proxy = Some(tiphys_agent::ProxyConfig {
@@ -545,6 +577,7 @@ pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphy
         redis: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),
+        traces: Default::default(),
     }
 }
 
