@@ -332,8 +332,8 @@ impl Fleet {
             (self.as_principal.clone(), self.create_namespaces.then(NamespaceCreation::default));
         let (bound, handle) = runtime
             .spawn(async move {
-                let client = connect.map_or_else(|| control.client(), |connect| connect());
                 let traces = traces("principal", collector);
+                let client = connect.map_or_else(|| control.client(), |connect| connect());
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
@@ -384,8 +384,8 @@ impl Fleet {
         let resync_interval = self.resync_interval;
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
-        let (connect, create_namespaces) = (self.as_agents.get(name).cloned(), self.create_namespaces);
         let collector = self.collector;
+        let (connect, create_namespaces) = (self.as_agents.get(name).cloned(), self.create_namespaces);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
