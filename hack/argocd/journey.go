@@ -47,20 +47,30 @@ func (j *journey) walk(ctx context.Context, r *report) {
 	}
 	step("its resources are on the cluster", j.deployed)
 	if step("read its tree: Deployment, ReplicaSet, Pod", j.readTree) {
-		step("read a live manifest", j.liveManifest)
+		step("read live manifests", j.liveManifests)
 		step("read events of a resource", j.events)
 		step("read logs of a pod", j.logs)
 		step("follow logs of a pod", j.followLogs)
 		step("run a command in a terminal", j.terminal)
+		step("read the actions for a resource", j.actions)
+		step("delete a pod: another takes its place", j.deletePod)
 	}
 	step("read what is managed, with its differences", j.managedResources)
+	step("read the manifests from Git", j.manifests)
 	step("restart the Deployment by a resource action", j.restart)
 	step("follow the tree while it is restarted again", j.treePushed)
+	if step("edit a live resource: it shows as OutOfSync", j.edit) &&
+		step("sync it: the edit is undone", j.sync) {
+		step("it shows as Synced and Healthy", j.synced)
+		step("its resources are as in Git", j.deployed)
+	}
+	colour, revision := j.colour, j.revision
 	if step("commit again", func(context.Context) error { return j.commit("green") }) &&
 		step("refresh: it shows as OutOfSync", j.refreshed) &&
-		step("sync it again", j.sync) {
-		step("it shows as Synced and Healthy again", j.synced)
-		step("the change is on the cluster", j.deployed)
+		step("sync it again", j.sync) &&
+		step("it shows as Synced and Healthy again", j.synced) &&
+		step("the change is on the cluster", j.deployed) {
+		step("roll back to the first commit", func(ctx context.Context) error { return j.rollBack(ctx, colour, revision) })
 	}
 	step("delete it: application and resources vanish from both sides", j.delete)
 }
@@ -153,14 +163,10 @@ func (j *journey) synced(ctx context.Context) error {
 
 // deployed looks at the cluster itself, beside Tiphys.
 func (j *journey) deployed(ctx context.Context) error {
-	settings, err := j.workload.get(ctx, configMaps, shopNamespace, shop)
-	if err != nil {
+	if err := j.coloured(ctx, j.colour); err != nil {
 		return err
 	}
-	if err := wanted("colour", text(settings.Object, "data.colour"), j.colour); err != nil {
-		return err
-	}
-	_, err = j.workload.get(ctx, deployments, shopNamespace, shop)
+	_, err := j.workload.get(ctx, deployments, shopNamespace, shop)
 	return err
 }
 

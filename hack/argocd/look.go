@@ -62,8 +62,8 @@ func (n node) named() []string {
 	}
 }
 
-// liveManifest reads manifests by the resource proxy, and compares them with what the cluster itself says.
-func (j *journey) liveManifest(ctx context.Context) error {
+// liveManifests reads manifests by the resource proxy, and compares them with what the cluster itself says.
+func (j *journey) liveManifests(ctx context.Context) error {
 	for _, kind := range []string{"ConfigMap", "Deployment", "Pod"} {
 		n, err := j.inTree(kind)
 		if err != nil {

@@ -163,7 +163,7 @@ impl<T> Entry<T> {
     fn put_back(&mut self, flight: InFlight<T>) {
         self.since = flight.since.into_iter().chain(self.since).min();
         match flight.item {
-            Item::Delete(value) => self.delete = Some(value),
+            Item::Delete(value) => _ = self.delete.get_or_insert(value),
             Item::State { value, created } => match &mut self.state {
                 // The newer state is yet to introduce the resource if the older one was not acknowledged.
                 Some((_, newer_created)) => *newer_created |= created,
@@ -237,6 +237,24 @@ impl<T: Clone> Outbox<T> {
         if !told_already {
             entry.delete = Some(last);
         }
+        self.enqueue(key);
+    }
+
+    /// The peer, whose resource it is, waits for word that nothing of it is left here; `last` is the life that is meant.
+    ///
+    /// The peer knows all its lives, and waits only for the end of the last one: that replaces what was to be said of an
+    /// earlier one, and follows what was said already, if that was not of the `same_life`.
+    pub fn report_gone(&mut self, key: ResourceKey, last: T, same_life: impl Fn(&T, &T) -> bool) {
+        let key = Key::Resource(key);
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.state = None;
+        entry.operation = None;
+        entry.terminate = None;
+        let under_way = entry
+            .in_flight
+            .as_ref()
+            .is_some_and(|flight| matches!(&flight.item, Item::Delete(told) if same_life(told, &last)));
+        entry.delete = (!under_way).then_some(last);
         self.enqueue(key);
     }
 

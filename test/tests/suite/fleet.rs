@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tiphys_agent::ProxyPolicy;
 use tiphys_principal::{Operator, ProxyConfig};
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::kinds;
+use tiphys_shared::kube::reconciler::NamespaceCreation;
 use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
@@ -77,6 +79,9 @@ impl Cluster {
         }
     }
 }
+
+/// Makes a client whose tasks live in the current runtime.
+pub(crate) type Connect = Arc<dyn Fn() -> Client + Send + Sync>;
 
 /// How an agent serves the API of its cluster.
 #[derive(Clone)]
@@ -151,6 +156,12 @@ pub(crate) struct Fleet {
     pub(crate) cluster_cache: Option<tiphys_agent::ClusterCacheConfig>,
     /// Sides that start map Applications by their destination.
     pub(crate) by_destination: bool,
+    /// Sides that start create the namespaces that Applications need.
+    pub(crate) create_namespaces: bool,
+    /// As whom a principal that starts uses its API server, where that is not whoever may do anything.
+    pub(crate) as_principal: Option<Connect>,
+    /// The same for agents.
+    pub(crate) as_agents: BTreeMap<String, Connect>,
     /// The Redis that a principal that starts stands before, and how it does.
     pub(crate) redis_proxy: Option<(tiphys_shared::redis::Config, Option<ServerTls>)>,
     redis_proxy_address: SocketAddr,
@@ -209,6 +220,18 @@ impl Fleet {
         autonomous: &[&str],
         max_message_size: usize,
     ) -> Self {
+        let mut fleet = Self::prepare(control, clusters, autonomous, max_message_size).await;
+        fleet.start_all().await;
+        fleet
+    }
+
+    /// The same where nothing has begun yet.
+    pub(crate) async fn prepare(
+        control: Cluster,
+        clusters: BTreeMap<String, Cluster>,
+        autonomous: &[&str],
+        max_message_size: usize,
+    ) -> Self {
         static FLEETS: AtomicU32 = AtomicU32::new(0);
         // RUST_LOG=debug shows what a failing test did.
         _ = tracing_subscriber::fmt()
@@ -217,7 +240,7 @@ impl Fleet {
             .try_init();
         let namespace = format!("argocd-{}-{}", std::process::id(), FLEETS.fetch_add(1, Ordering::Relaxed));
         let ca = Ca::generate("fleet", clock::now(), DAY).unwrap();
-        let mut fleet = Self {
+        let fleet = Self {
             namespace,
             control,
             ca,
@@ -231,6 +254,9 @@ impl Fleet {
             cluster_view: None,
             cluster_cache: None,
             by_destination: false,
+            create_namespaces: false,
+            as_principal: None,
+            as_agents: BTreeMap::new(),
             redis_proxy: None,
             redis_proxy_address: ([127, 0, 0, 1], 0).into(),
             collector: None,
@@ -245,16 +271,24 @@ impl Fleet {
             agents: BTreeMap::new(),
         };
         create_namespace(&fleet.control.client(), &fleet.namespace).await;
-        for (name, cluster) in &fleet.clusters {
-            create_namespace(&fleet.control.client(), name).await;
+        for cluster in fleet.clusters.values() {
             create_namespace(&cluster.client(), &fleet.namespace).await;
         }
-        fleet.start_principal().await;
-        let names: Vec<String> = fleet.clusters.keys().cloned().collect();
-        for name in names {
-            fleet.start_agent(&name);
-        }
         fleet
+    }
+
+    /// Starts every side.
+    pub(crate) async fn start_all(&mut self) {
+        let names: Vec<String> = self.clusters.keys().cloned().collect();
+        if !self.create_namespaces {
+            for name in &names {
+                create_namespace(&self.control.client(), name).await;
+            }
+        }
+        self.start_principal().await;
+        for name in names {
+            self.start_agent(&name);
+        }
     }
 
     /// Starts the principal, at the same address as before.
@@ -294,9 +328,12 @@ impl Fleet {
         let (figures, max_message_size) = (self.figures.clone(), self.max_message_size);
         let resync_interval = self.resync_interval;
         let cluster_view = self.cluster_view.clone();
+        let (connect, namespace_creation) =
+            (self.as_principal.clone(), self.create_namespaces.then(NamespaceCreation::default));
         let (bound, handle) = runtime
             .spawn(async move {
                 let traces = traces("principal", collector);
+                let client = connect.map_or_else(|| control.client(), |connect| connect());
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
@@ -304,7 +341,8 @@ impl Fleet {
                         max_message_size,
                         resync_interval,
                         destination_based_mapping: by_destination,
-                        ..control_plane(control.client(), &namespace)
+                        namespace_creation,
+                        ..control_plane(client, &namespace)
                     },
                     listen,
                     tls: Some(tls),
@@ -348,6 +386,7 @@ impl Fleet {
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
         let collector = self.collector;
+        let (connect, create_namespaces) = (self.as_agents.get(name).cloned(), self.create_namespaces);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
@@ -362,7 +401,9 @@ impl Fleet {
                 compression: false,
                 max_message_size,
             };
-            let mut config = agent_config(mode, cluster.client(), &namespace);
+            let client = connect.map_or_else(|| cluster.client(), |connect| connect());
+            let mut config = agent_config(mode, client, &namespace);
+            config.create_namespaces = create_namespaces;
             config.traces = traces("agent", collector);
             config.policy.adoption = adoption;
             config.buffer_interval = buffer_interval;

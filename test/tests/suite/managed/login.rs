@@ -49,6 +49,8 @@ async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobo
         proxy: None,
         onboarding: tiphys_principal::Onboarding::default(),
         redis_proxy: None,
+        web: None,
+        traces: Default::default(),
     })
     .await
     .unwrap();
