@@ -7,6 +7,7 @@ mod completion;
 mod config;
 mod demo;
 mod explain;
+mod join;
 mod jwt;
 mod kubeconfig;
 mod man;
@@ -81,7 +82,8 @@ impl Program {
                 let root = operator_commands()
                     .into_iter()
                     .fold(root, |root, command| root.subcommand(Targets::augment_args(command)));
-                let root = root.subcommand(demo::command()).subcommand(kubeconfig::command());
+                let root = root.subcommand(demo::command()).subcommand(join::command());
+                let root = root.subcommand(kubeconfig::command());
                 root.subcommand(completion::command()).subcommand(man::command())
             }
             Self::ArgocdAgent => runs(root).subcommand(agent::command(self.name())),
@@ -116,6 +118,8 @@ Examples:
   tiphys agent --help                             what the cluster side can be told
   tiphys pki init                                 make the CA of an installation
   tiphys agent create edge-1                      make an agent known to Argo CD
+  tiphys agent token create --name edge-1         a token with which a cluster joins
+  tiphys join --server HOST:PORT --token TOKEN    let a cluster join
   tiphys kubeconfig --agent edge-1                kubectl on a cluster that only its agent reaches
   tiphys completion bash > ~/.local/share/bash-completion/completions/tiphys";
 
@@ -137,6 +141,7 @@ pub(crate) fn run(
         "principal" => principal::run(command, below),
         "agent" => agent::run(command, below),
         "demo" => demo::run(command, below),
+        "join" => join::run(command, below),
         "kubeconfig" => kubeconfig::run(command, below),
         "completion" => completion::run(program.command(), below),
         "man" => man::run(program.command(), command, below),

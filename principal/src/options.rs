@@ -18,12 +18,15 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
 mod authentication;
 mod compatibility;
+mod onboarding;
 mod proxy;
 mod redis_proxy;
 mod traces;
 mod web;
 
 use compatibility::Compatibility;
+use onboarding::OnboardingOptions;
+pub use onboarding::OnboardingSettings;
 use proxy::ProxyOptions;
 pub use proxy::ProxySettings;
 pub use redis_proxy::RedisProxy;
@@ -47,6 +50,8 @@ pub struct Options {
     kubernetes: KubernetesOptions,
     #[command(flatten)]
     proxy: ProxyOptions,
+    #[command(flatten)]
+    onboarding: OnboardingOptions,
     #[command(flatten)]
     redis: RedisOptions,
     #[command(flatten)]
@@ -291,6 +296,8 @@ pub struct Settings {
     pub label_selector: Option<String>,
     /// How the clusters' API is served, if at all.
     pub proxy: Option<ProxySettings>,
+    /// How agents come to be known.
+    pub onboarding: OnboardingSettings,
     /// Where Argo CD's view of clusters is kept, if at all.
     pub redis: Option<redis::Access>,
     /// How Argo CD packs what it keeps there.
@@ -403,6 +410,9 @@ impl Options {
         let proxy = problems
             .absorb(self.proxy.check(filled(self.server.listen_host.clone()), self.tls.policy().ok()));
 
+        let has_proxy = !matches!(proxy, Some(None));
+        let onboarding = problems.absorb(self.onboarding.check(has_proxy, &self.tls.tls_ca_secret_name));
+
         let (
             Some(logging),
             Some(authentication),
@@ -413,6 +423,7 @@ impl Options {
             Some(redis),
             Some(proxy),
             Some(redis_proxy),
+            Some(onboarding),
             Some(web),
             Some(collector),
             true,
@@ -426,6 +437,7 @@ impl Options {
             redis,
             proxy,
             redis_proxy,
+            onboarding,
             web,
             collector,
             problems.is_empty(),
@@ -458,6 +470,7 @@ impl Options {
             namespace_creation,
             resync_interval: Some(self.kubernetes.resync_interval).filter(|interval| !interval.is_zero()),
             label_selector: filled(self.kubernetes.label_selector),
+            onboarding,
             redis,
             redis_compression: self.redis.redis_compression_type,
             proxy,
