@@ -1,5 +1,7 @@
 //! The way to the principal: dial, authenticate, subscribe, pump; and again, after a pause that grows.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+pub use self::answers::Answers;
 use crate::handler::ClusterSide;
 use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy};
@@ -61,6 +64,23 @@ pub enum Error {
     /// The principal sent a token that cannot be sent back.
     #[error("the principal sent a token that is not ascii")]
     BadToken,
+}
+
+impl Error {
+    /// A short fixed word for metrics.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Dial(error) if error.is_transient() => "unreachable",
+            Self::Dial(_) => "not-trusted",
+            Self::Credentials(_) => "credentials",
+            Self::Refused(_) => "refused",
+            Self::TimedOut => "timeout",
+            Self::Ended(pump::End::Silent) => "silent",
+            Self::Ended(pump::End::Broken(_)) => "broken",
+            Self::Ended(_) => "closed",
+            Self::BadToken => "bad-token",
+        }
+    }
 }
 
 /// What a person can do about a refusal.
@@ -106,6 +126,12 @@ pub trait Link: Send + Sync + 'static {
 
     /// Opens a tunnel, beside the stream and never in its way. Asked of a link only if its principal wants one.
     fn tunnel(&self, _: Mode) -> impl Future<Output = Result<tunnel::ByteStream, Error>> + Send {
+        std::future::pending()
+    }
+
+    /// Opens a way for logs and terminals, beside the stream and never in its way. Asked of a link only if its principal asks for
+    /// one.
+    fn answers(&self, _: Mode) -> impl Future<Output = Result<Answers, Error>> + Send {
         std::future::pending()
     }
 }
@@ -154,12 +180,13 @@ pub(crate) async fn keep(
         let worked = if connected.send_replace(false) { began.elapsed() } else { Duration::ZERO };
         metrics.connection_status.set(0);
         metrics.connection_start.set(0.0);
-        if let Error::Refused(status) = &outcome {
-            metrics.auth_failures.with_label_values(&[&format!("{:?}", status.code())]).inc();
+        if matches!(outcome, Error::Refused(_)) {
+            metrics.auth_failures.inc();
         }
         if cancel.is_cancelled() {
             return Ok(());
         }
+        metrics.connection_failures.with_label_values(&[outcome.word()]).inc();
         let outcome = match outcome {
             Error::Dial(error) if !was_connected && !error.is_transient() => return Err(error),
             other => other,
@@ -208,6 +235,11 @@ async fn session(
         let features = opened.features.clone();
         AbortOnDropHandle::new(tokio::spawn(async move { proxy::keep(&*link, mode, &proxy, features).await }))
     });
+    // The same for what a principal of the Go project asks for.
+    let _answers = {
+        let (link, events, mode) = (Arc::clone(link), side.resources.clone(), outbound.mode);
+        AbortOnDropHandle::new(tokio::spawn(async move { events.answer_by_streams(&*link, mode).await }))
+    };
     let pumping = pump::run(
         Arc::clone(side),
         Arc::clone(&outbound.outbox),
@@ -281,6 +313,7 @@ impl Link for Grpc {
         let mut dial = self.dial.clone();
         dial.stream_window = Some(tunnel::LINK_WINDOW);
         dial.connection_window = Some(tunnel::LINK_WINDOW);
+        dial.max_frame_size = Some(tunnel::LINK_FRAME);
         dial.keepalive_interval = dial.keepalive_interval.or(Some(TUNNEL_KEEPALIVE));
         let channel = transport::dial(&dial).await?;
         // A token of its own: that of the stream may be long expired when a tunnel has to be replaced.
@@ -294,6 +327,12 @@ impl Link for Grpc {
         let response = opened.map_err(|_| Error::TimedOut)?;
         let incoming = response.map_err(|status| Error::Refused(Box::new(status)))?.into_inner();
         Ok(tunnel::ByteStream::new(incoming, outgoing))
+    }
+
+    async fn answers(&self, mode: Mode) -> Result<Answers, Error> {
+        let channel = transport::dial(&self.dial).await?;
+        let answer = self.authenticate(mode, channel.clone()).await?;
+        Answers::new(channel, &answer.access_token)
     }
 }
 
@@ -334,6 +373,7 @@ pub(crate) async fn count(
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }

@@ -1,10 +1,10 @@
-//! The pages for machines that watch over the process: metrics and health.
+//! What machines learn that watch over the process: metrics, health and traces.
 
-use http::StatusCode;
 use prometheus::Registry;
-use tiphys_shared::process::admin::{Page, Pages, Server};
+use tiphys_shared::process::admin::{Pages, Server};
 use tiphys_shared::process::metrics;
 use tiphys_shared::process::options::Listen;
+use tiphys_shared::wire::traces::Traces;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
@@ -21,17 +21,12 @@ pub(crate) async fn listen(option: &str, listen: Option<&Listen>) -> Result<Opti
     Server::bind(address).await.map(Some).map_err(|error| failed(&error.source))
 }
 
-/// A registry that has the process's own figures.
+/// A registry that has the process's own figures, and those of the runtime that this is called in.
 pub(crate) fn registry() -> Result<Registry, Failure> {
-    metrics::registry().map_err(|error| Failure::because("cannot register metrics", &error))
-}
-
-/// A page that answers 200 while `obstacle` names none.
-pub(crate) fn check(obstacle: impl Fn() -> Option<&'static str>) -> Page {
-    match obstacle() {
-        None => Page::text(StatusCode::OK, "ok\n"),
-        Some(obstacle) => Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")),
-    }
+    let failed = |error: metrics::Error| Failure::because("cannot register metrics", &error);
+    let registry = metrics::registry().map_err(failed)?;
+    metrics::runtime(&registry, Some(tokio::runtime::Handle::current())).map_err(failed)?;
+    Ok(registry)
 }
 
 /// Serves both until `stop`.
@@ -49,4 +44,11 @@ pub(crate) async fn serve(
         }
     };
     tokio::join!(one(metrics), one(health));
+}
+
+/// Sends the traces that were not sent yet.
+pub(crate) async fn close(traces: Traces) {
+    if let Err(error) = tokio::task::spawn_blocking(move || traces.close()).await {
+        tracing::warn!(%error, "the last traces could not be sent");
+    }
 }

@@ -97,7 +97,7 @@ impl ControlPlane {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Option<Arc<Self>>, Error> {
-        let metrics = Arc::new(Metrics::new(&config.registry)?);
+        let metrics = Arc::new(Metrics::new(&config.registry, &agents)?);
         let principal_uid = identity::ensure(&config.client, &config.namespace).await?;
         let (stores, informers) =
             Stores::watch(&config.client, &config.namespace, None, config.label_selector.as_deref());
@@ -258,6 +258,9 @@ async fn run(
     .await;
     let since = session.since;
     let metrics = &side.outbound.metrics;
+    if !matches!(end, pump::End::Cancelled | pump::End::Closed) {
+        agents.problems.note(Some(&agent.name), &format!("its stream ended: {end}"));
+    }
     if matches!(end, pump::End::Broken(_)) {
         metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
     }

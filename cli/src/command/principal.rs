@@ -1,15 +1,12 @@
 //! `principal`: the control-plane side.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-
 use clap::{ArgMatches, Args, Command};
 use tiphys_principal::options::{Options, Settings};
 use tiphys_principal::setup;
 use tiphys_shared::process::admin::Pages;
 use tiphys_shared::process::options;
-use tiphys_shared::process::telemetry::{self, Destination};
+use tiphys_shared::process::readiness::Readiness;
+use tiphys_shared::process::telemetry::{self, Destination, Levels};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
@@ -49,41 +46,37 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
     }
     let loaded = loaded?;
     let settings = loaded.value;
-    telemetry::init(&settings.logging, Destination::Split)
+    let levels = telemetry::init(&settings.logging, Destination::Split)
         .map_err(|error| Failure::because("cannot log", &error))?;
     log_settings(&loaded.settings);
     for notice in &settings.notices {
         tracing::warn!("{notice}");
     }
-    runtime::run(2, |stop| serve(settings, stop))
+    runtime::run(2, |stop| serve(settings, levels, stop))
 }
 
-async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failure> {
+async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {
     let failed = |error: &tiphys_principal::Error| Failure::because("the principal cannot run", error);
     // Ports first: they are quick to check, and a probe that comes early is answered.
     let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
     let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
     let registry = admin::registry()?;
     let config = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    let traces = config.traces.clone();
     let bound = tiphys_principal::bind(config).await.map_err(|error| failed(&error))?;
     tracing::info!(address = %bound.address(), namespace = settings.namespace, "principal listens");
     let handle = bound.handle();
-    let is_ready = Arc::new(AtomicBool::new(false));
-    let ready = Arc::clone(&is_ready);
-    let not_ready = move || (!ready.load(Relaxed)).then_some("the control plane has not been read yet");
     // As upstream, healthz tells only that the process serves.
     let pages = Pages::new()
-        .page("/healthz", || admin::check(|| None))
-        .page("/livez", || admin::check(|| None))
-        .page("/readyz", move || admin::check(&not_ready));
+        .health("/healthz", Readiness::new())
+        .health("/livez", Readiness::new())
+        .health("/readyz", handle.readiness())
+        .log_levels(levels);
     let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
-    let readiness = async {
-        handle.ready().await;
-        is_ready.store(true, Relaxed);
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
+    let result = tokio::select! {
         result = bound.run(stop.clone()) => result.map_err(|error| failed(&error)),
-        () = async { tokio::join!(admin, readiness) ; } => Ok(()),
-    }
+        () = async { admin.await; std::future::pending().await } => Ok(()),
+    };
+    admin::close(traces).await;
+    result
 }

@@ -4,6 +4,8 @@
 
 mod command_line;
 mod demo;
+mod observation;
+mod operator;
 mod options;
 mod serve;
 

@@ -22,17 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{kubeconfig, tiphys};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Long enough for any machine; a test that waits so long has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster on loopback with Argo CD's definitions and namespace.
-struct Cluster {
-    client: Client,
-    kubeconfig: String,
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) kubeconfig: String,
 }
 
-async fn cluster(folder: &Path, name: &str) -> Cluster {
+pub(crate) async fn cluster(folder: &Path, name: &str) -> Cluster {
     let server = ApiServer::new(tiphys_apiserver::Options::default());
     for documents in [
         include_str!("../../../manifests/crds/applications.yaml"),
@@ -51,13 +51,13 @@ async fn cluster(folder: &Path, name: &str) -> Cluster {
 }
 
 impl Cluster {
-    async fn create_namespace(&self, name: &str) {
+    pub(crate) async fn create_namespace(&self, name: &str) {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     }
 
-    async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
+    pub(crate) async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
         let mut secret = Secret::default();
         secret.metadata.name = Some(name.to_owned());
         let entries = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec())));
@@ -70,12 +70,12 @@ impl Cluster {
         self.create_secret(name, &[("tls.crt", &material.chain), ("tls.key", material.key.expose())]).await;
     }
 
-    fn objects(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
+    pub(crate) fn objects(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", kind));
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
-    async fn create(&self, namespace: &str, kind: &str, name: &str, data: serde_json::Value) {
+    pub(crate) async fn create(&self, namespace: &str, kind: &str, name: &str, data: serde_json::Value) {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", kind));
         let object = DynamicObject::new(name, &resource).data(data);
         self.objects(namespace, kind).create(&PostParams::default(), &object).await.unwrap();
@@ -83,16 +83,19 @@ impl Cluster {
 }
 
 /// A running process and what it has said so far. It does not outlive the test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    pub(crate) said: Vec<String>,
 }
 
+/// Ports that a process is not to open.
+const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
+
 impl Process {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = tiphys();
-        command.args(arguments).args(["--metrics-port=0", "--healthz-port=0", "--log-format=json"]);
+        command.args(arguments).arg("--log-format=json");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -111,7 +114,7 @@ impl Process {
     }
 
     /// The first line from now on that contains `text`.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let begin = Instant::now();
         loop {
             let left = DEADLINE.saturating_sub(begin.elapsed());
@@ -151,15 +154,15 @@ impl Drop for Process {
 }
 
 /// A control plane with a principal's Secrets and one agent called edge-1.
-struct Stage {
-    control: Cluster,
-    edge: Cluster,
-    ca: Ca,
+pub(crate) struct Stage {
+    pub(crate) control: Cluster,
+    pub(crate) edge: Cluster,
+    pub(crate) ca: Ca,
     _folder: tempfile::TempDir,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
-async fn stage() -> Stage {
+pub(crate) async fn stage() -> Stage {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().to_owned();
     let (control, edge) = (cluster(&folder, "control").await, cluster(&folder, "edge").await);
@@ -183,18 +186,34 @@ async fn stage() -> Stage {
 }
 
 impl Stage {
-    /// Starts the principal and tells the port that agents reach.
     fn principal(&self) -> (Process, String) {
-        let mut principal = Process::start(&[
+        self.control.principal()
+    }
+
+    fn agent(&self, port: &str, extra: &[&str]) -> Process {
+        self.edge.agent(port, extra)
+    }
+}
+
+impl Cluster {
+    /// Starts the principal and tells the port that agents reach.
+    pub(crate) fn principal(&self) -> (Process, String) {
+        self.principal_with(&UNWATCHED)
+    }
+
+    /// The same with more options.
+    pub(crate) fn principal_with(&self, extra: &[&str]) -> (Process, String) {
+        let line = [
             "principal",
             "--kubeconfig",
-            &self.control.kubeconfig,
+            &self.kubeconfig,
             "--allowed-namespaces=edge-1",
             "--auth=mtls:subject:CN=([^,]+)",
             "--listen-port=0",
             "--resource-proxy-listen-port=0",
             "--redis-proxy-port=0",
-        ]);
+        ];
+        let mut principal = Process::start(&[&line, extra].concat());
         let line = principal.wait_for("principal listens");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let port = line["address"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
@@ -202,16 +221,23 @@ impl Stage {
         (principal, port)
     }
 
-    fn agent(&self, port: &str, extra: &[&str]) -> Process {
+    /// Starts an agent.
+    pub(crate) fn agent(&self, port: &str, extra: &[&str]) -> Process {
+        self.agent_with(port, "mtls:any", &[&UNWATCHED, extra].concat())
+    }
+
+    /// The same with ports for those who watch over it, and another proof of who it is.
+    pub(crate) fn agent_with(&self, port: &str, credentials: &str, extra: &[&str]) -> Process {
         let line = [
             "agent",
             "--kubeconfig",
-            &self.edge.kubeconfig,
+            &self.kubeconfig,
             "--server-address=localhost",
             "--server-port",
             port,
             "--agent-mode=managed",
-            "--creds=mtls:any",
+            "--creds",
+            credentials,
         ];
         Process::start(&[&line, extra].concat())
     }

@@ -21,12 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, Malformed};
 use super::express::{Express, Unsent};
-use crate::model::event::{Event, EventId, REFUSED, Target};
+use super::traces::Journeys;
+use crate::model::event::{Event, EventId, Payload, REFUSED, Target};
 use crate::model::feature::{Feature, Features};
 use crate::model::{Object, ResourceKey};
 use crate::process::clock;
 use crate::protocol::inbox::{Inbox, Limits};
-use crate::protocol::outbox::{Item, Key, Outbox};
+use crate::protocol::outbox::{Acked, Item, Key, Outbox};
 
 /// How much of one stream is worked on at once.
 const LIMITS: Limits = Limits { waiting: 1024, running: 16 };
@@ -55,14 +56,24 @@ pub struct SharedOutbox {
     express: Express,
     filled: Notify,
     acked: Notify,
+    /// The traces of what goes through it, and of what is heard in return.
+    journeys: Journeys,
     /// Held by the pump that empties it: a new stream waits for the last word of the one before.
     pumping: tokio::sync::Mutex<()>,
 }
 
 impl SharedOutbox {
+    /// An empty one whose events are traced.
+    pub fn new(journeys: Journeys) -> Self {
+        Self { journeys, ..Self::default() }
+    }
+
     /// Changes the outbox and wakes the pump.
     pub fn fill<R>(&self, change: impl FnOnce(&mut Outbox<Outgoing>) -> R) -> R {
-        let result = change(&mut self.outbox.lock());
+        let mut outbox = self.outbox.lock();
+        outbox.at(Instant::now().into_std());
+        let result = change(&mut outbox);
+        drop(outbox);
         self.filled.notify_one();
         result
     }
@@ -89,7 +100,13 @@ impl SharedOutbox {
         }
     }
 
-    fn acknowledge(&self, id: &EventId) -> Option<(Key, Item<Outgoing>)> {
+    /// How long the peer has been behind: the age of the oldest change that it has yet to acknowledge.
+    pub fn behind(&self) -> Duration {
+        let oldest = self.outbox.lock().oldest();
+        oldest.map(age).unwrap_or_default()
+    }
+
+    fn acknowledge(&self, id: &EventId) -> Option<Acked<Outgoing>> {
         let settled = self.outbox.lock().acked(id);
         self.acked.notify_waiters();
         settled
@@ -147,8 +164,8 @@ pub trait Side: Send + Sync + 'static {
     fn on_unsendable(&self, event: &Event, reason: &str);
     /// An event arrived; acknowledgements do not count.
     fn on_received(&self, event: &Event);
-    /// The peer acknowledged what this was about; with a reason if it refused it.
-    fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>);
+    /// The peer acknowledged this, so long after it was to come to see it; with a reason if it refused it.
+    fn on_acked(&self, acked: &Acked<Outgoing>, lag: Duration, refused: Option<&str>);
     /// Something arrived that is not an event, or that no handler would have.
     fn on_refused(&self, event: Option<&Event>, reason: &str);
 }
@@ -203,10 +220,12 @@ pub async fn run<S: Side>(
             return End::Silent;
         }
         while let Some((lane, event)) = inbox.take() {
-            let side = Arc::clone(&side);
+            let (side, outbox) = (Arc::clone(&side), Arc::clone(&outbox));
             running.push(async move {
                 let ack = event.ack();
+                let handling = outbox.journeys.handling(&event);
                 let outcome = side.handle(event).await;
+                outbox.journeys.handled(handling, &outcome);
                 (lane, ack, outcome)
             });
         }
@@ -246,8 +265,9 @@ pub async fn run<S: Side>(
                 Some(Ok(message)) => match codec::decode(message) {
                     Ok(event) if event.is_ack() => {
                         let refused = event.extensions.get(REFUSED).map(String::as_str);
-                        if let Some((_, item)) = outbox.acknowledge(&event.id) {
-                            side.on_acked(&item, refused);
+                        outbox.journeys.acknowledged(&event.id, refused);
+                        if let Some(acked) = outbox.acknowledge(&event.id) {
+                            side.on_acked(&acked, acked.since.map(age).unwrap_or_default(), refused);
                         }
                     }
                     Ok(event) => {
@@ -311,19 +331,20 @@ fn next_express<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usiz
 
 fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usize) -> Option<WireEvent> {
     loop {
-        let event = {
+        let (event, since) = {
             let mut outbox = outbox.outbox.lock();
             let now = Instant::now().into_std();
             let (key, item) = outbox.next(now)?;
             match side.render(&key, &item) {
                 Some(event) => {
                     // A sign of life is not acknowledged.
-                    if event.target == Target::Heartbeat {
+                    let since = if event.target == Target::Heartbeat {
                         outbox.skip(key);
+                        None
                     } else {
-                        outbox.sent(key, item, event.id.clone(), now);
-                    }
-                    event
+                        outbox.sent(key, item, event.id.clone(), now)
+                    };
+                    (event, since)
                 }
                 None => {
                     outbox.skip(key);
@@ -331,6 +352,11 @@ fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usiz
                 }
             }
         };
+        let mut event = event;
+        // What is asked for the sake of the protocol is nobody's change.
+        if matches!(event.payload, Payload::Object(_)) {
+            outbox.journeys.sending(&mut event, since);
+        }
         match codec::encode(&event) {
             // What cannot pass is parked until its time to be sent again, and holds up nothing else.
             Ok(message) if message.encoded_len() > max_message_size => {
@@ -353,6 +379,10 @@ fn refusal(features: &watch::Receiver<Option<Features>>, ack: Event, reason: &st
     }
 }
 
+fn age(since: std::time::Instant) -> Duration {
+    Instant::from_std(since).elapsed()
+}
+
 async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due {
         tokio::time::sleep_until(due).await;
@@ -369,7 +399,7 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::model::{EventKind, Payload};
+    use crate::model::EventKind;
 
     /// A side that asks one thing, and takes whatever it is told.
     struct Asking(Arc<SharedOutbox>);
@@ -402,7 +432,7 @@ mod tests {
         fn on_sent(&self, _event: &Event) {}
         fn on_unsendable(&self, _event: &Event, _reason: &str) {}
         fn on_received(&self, _event: &Event) {}
-        fn on_acked(&self, _item: &Item<Outgoing>, _refused: Option<&str>) {}
+        fn on_acked(&self, _acked: &Acked<Outgoing>, _lag: Duration, _refused: Option<&str>) {}
         fn on_refused(&self, _event: Option<&Event>, _reason: &str) {}
     }
 

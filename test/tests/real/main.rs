@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo build -p tiphys
-//! hack/kube.sh up --clusters 3 --pods --crds manifests/crds -- \
+//! hack/kube.sh up --clusters 3 --pods --crds manifests/crds --authorization RBAC -- \
 //!     cargo test -p tiphys-test --features real-cluster --test real
 //! ```
 //!
@@ -22,3 +22,4 @@ mod kubectl;
 mod managed;
 mod pods;
 mod proxy;
+mod rbac;

@@ -315,3 +315,52 @@ fn the_window_bounds_what_is_in_flight() {
     outbox.acked(&id("0"));
     assert!(outbox.next(now).is_some());
 }
+
+#[test]
+fn the_peer_is_behind_since_the_oldest_change_that_it_has_not_acknowledged() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let mut outbox = Outbox::new();
+    outbox.at(start);
+    outbox.put(key(1), value(1), true);
+    outbox.at(after(1));
+    outbox.put(key(1), value(2), false);
+    assert_eq!(outbox.oldest(), Some(start), "the newer state is younger than the peer's ignorance");
+    let (sent, item) = outbox.next(after(2)).unwrap();
+    outbox.sent(sent, item, id("first"), after(2));
+    outbox.at(after(3));
+    outbox.put(key(1), value(3), false);
+    outbox.put(key(2), value(1), true);
+    assert_eq!(outbox.oldest(), Some(start));
+    assert_eq!(outbox.acked(&id("first")).unwrap().since, Some(start));
+    assert_eq!(outbox.oldest(), Some(after(3)));
+    for _ in 0..2 {
+        let (sent, item) = outbox.next(after(4)).unwrap();
+        outbox.sent(sent, item, id("lost"), after(4));
+        outbox.at(after(5));
+        outbox.reconnected();
+    }
+    assert_eq!(outbox.oldest(), Some(after(3)), "what was lost is as old as it was");
+}
+
+#[test]
+fn word_of_an_absence_is_about_the_last_life_whatever_was_to_be_said_before() {
+    let same = |one: &Version, other: &Version| one.life == other.life;
+    let life = |life| Version { life, state: 0 };
+    let (mut outbox, now) = (Outbox::new(), Instant::now());
+    outbox.report_gone(key(1), life(1), same);
+    outbox.report_gone(key(1), life(2), same);
+    let (sent, item) = outbox.next(now).unwrap();
+    assert_eq!(item, Item::Delete(life(2)));
+    outbox.sent(sent, item, id("second"), now);
+    // It is told once, and the next life's follows.
+    outbox.report_gone(key(1), life(2), same);
+    outbox.report_gone(key(1), life(3), same);
+    outbox.reconnected();
+    let (sent, item) = outbox.next(now).unwrap();
+    assert_eq!(item, Item::Delete(life(3)), "what was in flight is outdated");
+    outbox.sent(sent, item, id("third"), now);
+    outbox.report_gone(key(1), life(3), same);
+    outbox.acked(&id("third"));
+    assert!(outbox.is_empty());
+}

@@ -41,6 +41,8 @@ pub struct DialOptions {
     pub stream_window: Option<u32>,
     /// Flow-control window of the connection, in bytes.
     pub connection_window: Option<u32>,
+    /// Largest frame that is taken, in bytes.
+    pub max_frame_size: Option<u32>,
     /// Requests that may wait for the connection.
     pub queue: usize,
     /// What to call ourselves.
@@ -60,6 +62,7 @@ impl DialOptions {
             keepalive_timeout: Duration::from_secs(20),
             stream_window: None,
             connection_window: None,
+            max_frame_size: None,
             queue: 16,
             user_agent: None,
         }
@@ -89,7 +92,8 @@ impl DialOptions {
             .map_err(|_| bad())?
             .buffer_size(self.queue)
             .initial_stream_window_size(self.stream_window)
-            .initial_connection_window_size(self.connection_window);
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(self.max_frame_size);
         if let Some(interval) = self.keepalive_interval {
             endpoint = endpoint
                 .http2_keep_alive_interval(interval)
@@ -161,6 +165,33 @@ pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
         Ok(Ok(First::End) | Err(_)) if !tls => Err(Error::NotHttp2 { target }),
         Ok(Ok(First::End) | Err(_)) => Err(Error::Closed { target, during: "after the tls handshake" }),
     }
+}
+
+/// A channel that connects when it is first used, and anew when its connection broke: for what need not be known to be there.
+/// Must be called within the runtime.
+///
+/// # Errors
+/// [`Error`] if the address is none.
+pub fn lazy(options: &DialOptions) -> Result<Channel, Error> {
+    let endpoint = options.endpoint()?.connect_timeout(options.connect_timeout);
+    let name = options.server_name()?;
+    let options = options.clone();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (options, name) = (options.clone(), name.clone());
+        async move {
+            let target = options.target();
+            let tcp = connect(&options, &target).await.map_err(io::Error::other)?;
+            let stream = match &options.tls {
+                None => Stream::Plain(tcp),
+                Some(tls) => {
+                    let handshake = TlsConnector::from(tls.current()).connect(name, tcp);
+                    Stream::Tls(Box::new(handshake.await?))
+                }
+            };
+            Ok::<_, io::Error>(TokioIo::new(Watched { stream, first: None, head: Vec::new() }))
+        }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 async fn connect(options: &DialOptions, target: &str) -> Result<TcpStream, Error> {
