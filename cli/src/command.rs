@@ -3,6 +3,7 @@
 mod agent;
 mod completion;
 mod demo;
+mod export;
 mod kubeconfig;
 mod principal;
 #[cfg(test)]
@@ -52,7 +53,9 @@ impl Program {
         match self {
             Self::Tiphys => {
                 let root = root.after_help(ROOT_EXAMPLES).subcommand(demo::command());
-                root.subcommand(kubeconfig::command()).subcommand(completion::command())
+                root.subcommand(kubeconfig::command())
+                    .subcommand(export::command())
+                    .subcommand(completion::command())
             }
             Self::ArgocdAgent => root,
         }
@@ -63,6 +66,7 @@ const ROOT_EXAMPLES: &str = "\
 Examples:
   tiphys demo                                     see it work, without Kubernetes
   tiphys principal --help                         what the control-plane side can be told
+  tiphys principal --embedded ./control-plane     a control plane without Kubernetes
   tiphys agent --help                             what the cluster side can be told
   tiphys kubeconfig --agent edge-1                kubectl on a cluster that only its agent reaches
   tiphys completion bash > ~/.local/share/bash-completion/completions/tiphys";
@@ -78,6 +82,7 @@ pub(crate) fn run(program: Program, root: &Command, given: &ArgMatches) -> Resul
         "agent" => agent::run(command, given),
         "demo" => demo::run(command, given),
         "kubeconfig" => kubeconfig::run(command, given),
+        "export" => export::run(command, given),
         "completion" => completion::run(program.command(), given),
         _ => version::run(program.name(), command, given),
     }

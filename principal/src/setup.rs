@@ -1,5 +1,6 @@
 //! From checked options to a configuration: reads Secrets and files, makes what is to be made, and keeps it current.
 
+use kube::Client;
 use prometheus::Registry;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
@@ -24,19 +25,28 @@ const JWT_KEY: &[&str] = &["jwt.key"];
 /// How long a certificate made for a trial is good.
 const TRIAL: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-/// Prepares everything that a principal needs. Certificates are kept current in the background until `cancel`.
+/// Makes the client of the control plane's API server.
+///
+/// # Errors
+/// Why there is none, with its remedy.
+pub async fn connect(settings: &Settings) -> Result<Client, Problems> {
+    client::connect(&settings.kubernetes).await.map_err(|error| {
+        let remedy = "check --kubeconfig and --kubecontext, or the pod's service account";
+        Problem::new(error.to_string(), remedy).into()
+    })
+}
+
+/// Prepares everything that a principal of the control plane behind `client` needs. Certificates are kept current in the background until `cancel`.
 ///
 /// # Errors
 /// Every mistake that can be found, each with its remedy.
 pub async fn prepare(
     settings: &Settings,
+    client: Client,
     registry: Registry,
     cancel: &CancellationToken,
 ) -> Result<Config, Problems> {
     let mut problems = Problems::default();
-    let client = client::connect(&settings.kubernetes).await.map_err(|error| {
-        Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
-    })?;
     let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
     let tls = match &settings.transport {
         Transport::Plaintext => Some(None),

@@ -191,8 +191,10 @@ impl Writer {
                 Task::Write(batch) => match write(&mut disk, &batch) {
                     Ok(()) => self.show(batch),
                     Err(failed) => {
-                        self.lose(&failed);
+                        let lost = self.drop_staged();
+                        // First what follows from it, then those who ask whether it is so.
                         on_loss();
+                        self.lose(lost, &failed);
                     }
                 },
                 Task::Probe => match disk.probe() {
@@ -239,14 +241,20 @@ impl Writer {
         self.recover(&mut state);
     }
 
-    /// Drops what is staged.
-    fn lose(&self, failed: &Failed) {
+    /// Drops what is staged, and tells up to which revision.
+    fn drop_staged(&self) -> u64 {
         let mut state = self.state.lock();
-        let objects = state.objects.clone();
+        let (objects, revision) = (state.objects.clone(), state.revision);
+        let Some(staged) = &mut state.staged else { return revision };
+        staged.objects = objects;
+        staged.steps.clear();
+        staged.revision
+    }
+
+    fn lose(&self, lost: u64, failed: &Failed) {
+        let mut state = self.state.lock();
         if let Some(staged) = &mut state.staged {
-            staged.objects = objects;
-            staged.steps.clear();
-            staged.decided = staged.revision;
+            staged.decided = lost;
             staged.losses += 1;
         }
         self.complain(&mut state, failed);

@@ -4,6 +4,7 @@
 
 mod command_line;
 mod demo;
+mod embedded;
 mod options;
 mod serve;
 

@@ -22,17 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{kubeconfig, tiphys};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Long enough for any machine; a test that waits so long has failed.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster on loopback with Argo CD's definitions and namespace.
-struct Cluster {
+pub(crate) struct Cluster {
     client: Client,
     kubeconfig: String,
 }
 
-async fn cluster(folder: &Path, name: &str) -> Cluster {
+pub(crate) async fn cluster(folder: &Path, name: &str) -> Cluster {
     let server = ApiServer::new(tiphys_apiserver::Options::default());
     for documents in [
         include_str!("../../../manifests/crds/applications.yaml"),
@@ -57,7 +57,7 @@ impl Cluster {
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
     }
 
-    async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
+    pub(crate) async fn create_secret(&self, name: &str, data: &[(&str, &[u8])]) {
         let mut secret = Secret::default();
         secret.metadata.name = Some(name.to_owned());
         let entries = data.iter().map(|(key, value)| ((*key).to_owned(), ByteString(value.to_vec())));
@@ -66,13 +66,32 @@ impl Cluster {
         api.create(&PostParams::default(), &secret).await.unwrap();
     }
 
-    async fn create_pair(&self, name: &str, material: &Material) {
+    pub(crate) async fn create_pair(&self, name: &str, material: &Material) {
         self.create_secret(name, &[("tls.crt", &material.chain), ("tls.key", material.key.expose())]).await;
     }
 
-    fn objects(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
+    pub(crate) fn objects(&self, namespace: &str, kind: &str) -> Api<DynamicObject> {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", kind));
         Api::namespaced_with(self.client.clone(), namespace, &resource)
+    }
+
+    /// Starts the agent of this cluster.
+    pub(crate) fn agent(&self, port: &str) -> Process {
+        self.agent_with(port, &[])
+    }
+
+    fn agent_with(&self, port: &str, extra: &[&str]) -> Process {
+        let line = [
+            "agent",
+            "--kubeconfig",
+            &self.kubeconfig,
+            "--server-address=localhost",
+            "--server-port",
+            port,
+            "--agent-mode=managed",
+            "--creds=mtls:any",
+        ];
+        Process::start(&[&line, extra].concat())
     }
 
     async fn create(&self, namespace: &str, kind: &str, name: &str, data: serde_json::Value) {
@@ -83,14 +102,14 @@ impl Cluster {
 }
 
 /// A running process and what it has said so far. It does not outlive the test.
-struct Process {
-    child: Child,
+pub(crate) struct Process {
+    pub(crate) child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    pub(crate) said: Vec<String>,
 }
 
 impl Process {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = tiphys();
         command.args(arguments).args(["--metrics-port=0", "--healthz-port=0", "--log-format=json"]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -111,7 +130,7 @@ impl Process {
     }
 
     /// The first line from now on that contains `text`.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let begin = Instant::now();
         loop {
             let left = DEADLINE.saturating_sub(begin.elapsed());
@@ -125,11 +144,11 @@ impl Process {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    fn exit_code(mut self) -> Option<i32> {
+    pub(crate) fn exit_code(mut self) -> Option<i32> {
         let begin = Instant::now();
         while begin.elapsed() < DEADLINE {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -203,17 +222,7 @@ impl Stage {
     }
 
     fn agent(&self, port: &str, extra: &[&str]) -> Process {
-        let line = [
-            "agent",
-            "--kubeconfig",
-            &self.edge.kubeconfig,
-            "--server-address=localhost",
-            "--server-port",
-            port,
-            "--agent-mode=managed",
-            "--creds=mtls:any",
-        ];
-        Process::start(&[&line, extra].concat())
+        self.edge.agent_with(port, extra)
     }
 }
 

@@ -69,7 +69,8 @@ async fn a_lost_event_stays_lost_until_the_agent_is_restarted() {
         max_message_size: 16 << 20,
     };
     let config = agent_config(Mode::Managed, fleet.cluster("agent").client(), &fleet.namespace);
-    let agent = tiphys_agent::Agent::new(config, Lossy { inner, lose: Arc::clone(&lose), lost: Arc::clone(&lost) });
+    let agent =
+        tiphys_agent::Agent::new(config, Lossy { inner, lose: Arc::clone(&lose), lost: Arc::clone(&lost) });
     let stop = CancellationToken::new();
     let running = tokio::spawn(agent.run(stop.clone()));
     for name in ["kept", "doomed"] {
