@@ -63,6 +63,23 @@ pub enum Error {
     BadToken,
 }
 
+impl Error {
+    /// A short fixed word for metrics.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Dial(error) if error.is_transient() => "unreachable",
+            Self::Dial(_) => "not-trusted",
+            Self::Credentials(_) => "credentials",
+            Self::Refused(_) => "refused",
+            Self::TimedOut => "timeout",
+            Self::Ended(pump::End::Silent) => "silent",
+            Self::Ended(pump::End::Broken(_)) => "broken",
+            Self::Ended(_) => "closed",
+            Self::BadToken => "bad-token",
+        }
+    }
+}
+
 /// What a person can do about a refusal.
 fn remedy(status: &Status) -> &'static str {
     match (status.code(), status.message()) {
@@ -154,12 +171,13 @@ pub(crate) async fn keep(
         let worked = if connected.send_replace(false) { began.elapsed() } else { Duration::ZERO };
         metrics.connection_status.set(0);
         metrics.connection_start.set(0.0);
-        if let Error::Refused(status) = &outcome {
-            metrics.auth_failures.with_label_values(&[&format!("{:?}", status.code())]).inc();
+        if matches!(outcome, Error::Refused(_)) {
+            metrics.auth_failures.inc();
         }
         if cancel.is_cancelled() {
             return Ok(());
         }
+        metrics.connection_failures.with_label_values(&[outcome.word()]).inc();
         let outcome = match outcome {
             Error::Dial(error) if !was_connected && !error.is_transient() => return Err(error),
             other => other,
@@ -281,6 +299,7 @@ impl Link for Grpc {
         let mut dial = self.dial.clone();
         dial.stream_window = Some(tunnel::LINK_WINDOW);
         dial.connection_window = Some(tunnel::LINK_WINDOW);
+        dial.max_frame_size = Some(tunnel::LINK_FRAME);
         dial.keepalive_interval = dial.keepalive_interval.or(Some(TUNNEL_KEEPALIVE));
         let channel = transport::dial(&dial).await?;
         // A token of its own: that of the stream may be long expired when a tunnel has to be replaced.
@@ -334,6 +353,7 @@ pub(crate) async fn count(
     let mut tick = tokio::time::interval(Duration::from_secs(5));
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }

@@ -15,7 +15,7 @@ use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
 use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::mirror::Wanted;
-use tiphys_shared::protocol::outbox::{Item, Key};
+use tiphys_shared::protocol::outbox::{Acked, Item, Key};
 use tiphys_shared::protocol::ownership::{self, Decision};
 use tiphys_shared::protocol::resync::exchange::{Query, Report};
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
@@ -244,7 +244,7 @@ impl Side for ClusterSide {
         let status = match &outcome {
             Outcome::Done => "success",
             Outcome::Refused(_) => "discarded",
-            Outcome::Later(_) => "fail",
+            Outcome::Later(_) => "failure",
         };
         self.outbound.metrics.processed(status, self.outbound.mode, &event, began.elapsed());
         outcome
@@ -264,8 +264,12 @@ impl Side for ClusterSide {
         self.outbound.metrics.received(event);
     }
 
-    fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>) {
-        if let (Some(reason), Outgoing::Object(object)) = (refused, item.value()) {
+    fn on_acked(&self, acked: &Acked<Outgoing>, lag: Duration, refused: Option<&str>) {
+        if let Key::Resource(key) = &acked.key {
+            let refused = refused.map(|_| (acked.item.word(), key.kind));
+            self.outbound.metrics.acknowledged(lag, refused);
+        }
+        if let (Some(reason), Outgoing::Object(object)) = (refused, acked.item.value()) {
             let (namespace, name) = (object.namespace(), object.name());
             tracing::warn!(namespace, name, reason, "principal refused what this agent said of a resource");
         }

@@ -24,6 +24,7 @@ mod server;
 pub mod setup;
 
 pub use cluster_cache::ClusterCacheConfig;
+pub use metrics::describe as metrics;
 pub use proxy::{AllowList, Policy as ProxyPolicy, ProxyConfig};
 pub use server::{Agent, Config, Handle};
 

@@ -9,8 +9,9 @@ use prometheus::Registry;
 use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::{Change, Stores};
 use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
-use tiphys_shared::model::Mode;
+use tiphys_shared::model::{Mode, ResourceKey};
 use tiphys_shared::process::options::NamePattern;
+use tiphys_shared::process::readiness::{Condition, Guard, Readiness};
 use tiphys_shared::protocol::ownership::Policy;
 use tiphys_shared::protocol::resync::cache::{Cache, Trees};
 use tiphys_shared::protocol::resync::digest;
@@ -77,6 +78,9 @@ pub struct Agent<L> {
     connected: watch::Sender<bool>,
     synced: watch::Sender<bool>,
     outbox: Arc<SharedOutbox>,
+    readiness: Readiness,
+    cluster: Guard,
+    principal: Condition,
 }
 
 /// Looks at a running agent.
@@ -85,12 +89,18 @@ pub struct Handle {
     connected: watch::Receiver<bool>,
     synced: watch::Receiver<bool>,
     outbox: Arc<SharedOutbox>,
+    readiness: Readiness,
 }
 
 impl Handle {
     /// Whether the stream to the principal is open.
     pub fn is_connected(&self) -> bool {
         *self.connected.borrow()
+    }
+
+    /// What has to be ready, and what is not.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
     }
 
     /// Waits until this cluster's resources have been read. Ends, too, when the agent does.
@@ -107,9 +117,16 @@ impl Handle {
 impl<L: Link> Agent<L> {
     /// An agent that will work as `config` says, with the principal that `link` leads to.
     pub fn new(config: Config, link: L) -> Self {
+        let readiness = Readiness::new();
+        let cluster = readiness.guard("cluster");
+        cluster.waiting_for("it has not been read yet");
+        let principal = readiness.condition("principal", "not connected yet");
         Self {
             config,
             link,
+            readiness,
+            cluster,
+            principal,
             connected: watch::channel(false).0,
             synced: watch::channel(false).0,
             outbox: Arc::default(),
@@ -122,6 +139,7 @@ impl<L: Link> Agent<L> {
             connected: self.connected.subscribe(),
             synced: self.synced.subscribe(),
             outbox: Arc::clone(&self.outbox),
+            readiness: self.readiness.clone(),
         }
     }
 
@@ -131,8 +149,8 @@ impl<L: Link> Agent<L> {
     /// # Errors
     /// [`Error`] if it cannot begin, or if the principal and it do not trust each other from the start.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
-        let Self { config, link, connected, synced, outbox } = self;
-        let metrics = Arc::new(Metrics::new(&config.registry)?);
+        let Self { config, link, connected, synced, outbox, cluster, principal, .. } = self;
+        let metrics = Arc::new(Metrics::new(&config.registry, &outbox)?);
         let tasks = TaskTracker::new();
         let stop = cancel.child_token();
         // Applications may be in many namespaces only if they keep theirs.
@@ -173,6 +191,16 @@ impl<L: Link> Agent<L> {
         for informer in informers {
             let (outbound, stop) = (Arc::clone(&outbound), stop.clone());
             let store = informer.store();
+            {
+                let (store, metrics, stop) = (store.clone(), Arc::clone(&metrics), stop.clone());
+                let began = tokio::time::Instant::now();
+                tasks.spawn(async move {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = store.synced() => metrics.list_took(store.kind(), began.elapsed()),
+                    }
+                });
+            }
             tasks.spawn(async move {
                 let on_change =
                     move |change: Change| outbound.on_change(store.kind(), &change, !store.is_synced());
@@ -182,12 +210,14 @@ impl<L: Link> Agent<L> {
         {
             let (reconciler, outbound, stop) = (Arc::clone(&reconciler), Arc::clone(&outbound), stop.clone());
             tasks.spawn(async move {
-                let note = |key: &_, done: &Done| {
+                let note = |key: &ResourceKey, done: &Done| {
                     if *done != Done::Unchanged {
+                        outbound.metrics.reverted.with_label_values(&[key.kind.target().label()]).inc();
                         tracing::info!(%key, "undid a local change");
                     }
-                    // It comes back with a clean status, and the control plane shows the one before.
-                    if matches!(done, Done::Created(_)) {
+                    // It came back with a clean status, and the control plane shows the one before; or what was here did not
+                    // stand for what the control plane has until now.
+                    if matches!(done, Done::Created(_) | Done::Updated { .. }) {
                         outbound.tell_status(key, None);
                     }
                 };
@@ -211,6 +241,8 @@ impl<L: Link> Agent<L> {
                     repositories = stores.repositories.len(), "cluster read"
                 );
                 synced.send_replace(true);
+                cluster.ready();
+                tasks.spawn(follow(connected.subscribe(), principal, stop.clone()));
                 // An autonomous cluster is not asked for it.
                 if let Some(cache) = config.cluster_cache.filter(|_| config.mode == Mode::Managed) {
                     let (outbound, connected) = (Arc::clone(&outbound), connected.subscribe());
@@ -234,5 +266,22 @@ impl<L: Link> Agent<L> {
             tracing::warn!(tasks = tasks.len(), "some tasks did not end in time");
         }
         kept.map_err(Error::Unreachable)
+    }
+}
+
+/// Says whether the principal is connected, until `stop`.
+async fn follow(mut connected: watch::Receiver<bool>, principal: Condition, stop: CancellationToken) {
+    loop {
+        if *connected.borrow_and_update() {
+            principal.ready();
+        } else {
+            principal.not_ready("not connected to the principal");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = connected.changed() => if changed.is_err() {
+                return principal.not_ready("the agent has stopped");
+            },
+        }
     }
 }

@@ -5,6 +5,7 @@ use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
 use tiphys_shared::model::Mode;
+use tiphys_shared::process::metrics;
 use tiphys_shared::process::options::{KeyPair, Problem, Problems};
 use tiphys_shared::redis;
 use tiphys_shared::security::passwords::Credentials;
@@ -46,7 +47,10 @@ pub async fn prepare(
             impersonate: proxy.impersonate,
         }),
     };
-    let client = client::client(access).map_err(unreachable)?;
+    let twice =
+        |error: metrics::Error| Problem::new(error.to_string(), "give each agent a registry of its own");
+    let requests = client::RequestMetrics::new(&registry).map_err(twice)?;
+    let client = client::measured(access, &requests).map_err(unreachable)?;
     let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
     let tls = match &settings.transport {
         Transport::Plaintext => None,
@@ -55,6 +59,9 @@ pub async fn prepare(
             Some(client_tls(&reader, roots, identity, own, policy.clone(), cancel).await?)
         }
     };
+    let ask = |tls: ClientTls| Box::new(move || tls.validity()) as Box<_>;
+    let certificates = tls.clone().map(|tls| ("client", ask(tls)));
+    metrics::expiry(&registry, certificates.into_iter().collect()).map_err(twice)?;
     let mut dial = DialOptions::new(settings.server.host.clone(), settings.server.port, tls);
     dial.keepalive_interval = settings.keepalive_interval.or(dial.keepalive_interval);
     let redis = match &settings.redis {

@@ -51,6 +51,19 @@ impl ApiServer {
         Ok(server)
     }
 
+    /// Waits until [`ApiServer::trouble`] is another one than `known`.
+    pub async fn trouble_after(&self, known: Option<&str>) -> Option<String> {
+        let Some(mut decisions) = self.inner.store.decisions() else { return std::future::pending().await };
+        loop {
+            let trouble = self.trouble();
+            if trouble.as_deref() != known {
+                return trouble;
+            }
+            // The sender lives as long as self.
+            _ = decisions.changed().await;
+        }
+    }
+
     /// Why no change is taken at the moment, if so: what the disk says. Always none in memory.
     pub fn trouble(&self) -> Option<String> {
         self.inner.store.trouble().map(|trouble| trouble.message.to_string())

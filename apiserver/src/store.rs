@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Where an object lives: `storage/namespace/name`, or `storage/name` for cluster-wide kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -433,6 +433,11 @@ impl Store {
             (Some(journal), Some(since)) => journal.settled(since).await,
             _ => Ok(()),
         }
+    }
+
+    /// Marked as changed whenever something got onto the disk or did not.
+    pub(crate) fn decisions(&self) -> Option<watch::Receiver<()>> {
+        self.journal.as_ref().map(Journal::decisions)
     }
 
     /// Why nothing can be written at the moment.

@@ -1,8 +1,7 @@
 //! The pages for machines that watch over the process: metrics and health.
 
-use http::StatusCode;
 use prometheus::Registry;
-use tiphys_shared::process::admin::{Page, Pages, Server};
+use tiphys_shared::process::admin::{Pages, Server};
 use tiphys_shared::process::metrics;
 use tiphys_shared::process::options::Listen;
 use tokio_util::sync::CancellationToken;
@@ -21,17 +20,12 @@ pub(crate) async fn listen(option: &str, listen: Option<&Listen>) -> Result<Opti
     Server::bind(address).await.map(Some).map_err(|error| failed(&error.source))
 }
 
-/// A registry that has the process's own figures.
+/// A registry that has the process's own figures, and those of the runtime that this is called in.
 pub(crate) fn registry() -> Result<Registry, Failure> {
-    metrics::registry().map_err(|error| Failure::because("cannot register metrics", &error))
-}
-
-/// A page that answers 200 while `obstacle` names none.
-pub(crate) fn check(obstacle: impl Fn() -> Option<&'static str>) -> Page {
-    match obstacle() {
-        None => Page::text(StatusCode::OK, "ok\n"),
-        Some(obstacle) => Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("{obstacle}\n")),
-    }
+    let failed = |error: metrics::Error| Failure::because("cannot register metrics", &error);
+    let registry = metrics::registry().map_err(failed)?;
+    metrics::runtime(&registry, Some(tokio::runtime::Handle::current())).map_err(failed)?;
+    Ok(registry)
 }
 
 /// Serves both until `stop`.

@@ -1,21 +1,33 @@
 //! The commands, one file each.
 
 mod agent;
+mod agents;
+mod blocklist;
 mod completion;
+mod config;
 mod demo;
+mod explain;
 mod export;
+mod jwt;
 mod kubeconfig;
+mod man;
+mod pki;
 mod principal;
 #[cfg(test)]
 mod reference;
+mod status;
+mod validate;
 mod version;
 
-use clap::{ArgMatches, Command};
+use std::ffi::OsString;
+
+use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
 use tiphys_shared::process::options::{self, Origin, Setting};
 use tiphys_shared::security::tls;
 
 use crate::failure::Failure;
-use crate::output::{self, Table};
+use crate::operator::targets::Targets;
+use crate::output::{self, Format, Table};
 
 /// The program that was asked for by the name under which it was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,19 +36,31 @@ pub(crate) enum Program {
     Tiphys,
     /// Upstream's binary.
     ArgocdAgent,
+    /// Upstream's binary for operators.
+    ArgocdAgentctl,
 }
 
 impl Program {
     /// The program that goes by this name.
     pub(crate) fn named(name: &str) -> Self {
-        if name == "argocd-agent" { Self::ArgocdAgent } else { Self::Tiphys }
+        match name {
+            "argocd-agent" => Self::ArgocdAgent,
+            "argocd-agentctl" => Self::ArgocdAgentctl,
+            _ => Self::Tiphys,
+        }
     }
 
     fn name(self) -> &'static str {
         match self {
             Self::Tiphys => "tiphys",
             Self::ArgocdAgent => "argocd-agent",
+            Self::ArgocdAgentctl => "argocd-agentctl",
         }
+    }
+
+    /// The form in which operators' commands answer if nobody says otherwise: upstream's is for machines.
+    pub(crate) fn machine_format(self) -> Format {
+        if self == Self::ArgocdAgentctl { Format::Json } else { Format::Table }
     }
 
     /// The whole tree of commands.
@@ -47,19 +71,45 @@ impl Program {
             .subcommand_required(true)
             .arg_required_else_help(true)
             .max_term_width(100)
-            .subcommand(principal::command(self.name()))
-            .subcommand(agent::command(self.name()))
             .subcommand(version::command());
+        let runs = |root: Command| root.subcommand(principal::command(self.name()));
         match self {
             Self::Tiphys => {
-                let root = root.after_help(ROOT_EXAMPLES).subcommand(demo::command());
-                root.subcommand(kubeconfig::command())
-                    .subcommand(export::command())
+                let agent = agent::command(self.name());
+                let verbs = agents::add_verbs(Command::new("agent")).mut_subcommands(Targets::augment_args);
+                let agent = agent.subcommands(verbs.get_subcommands().cloned());
+                let root = runs(root).subcommand(agent.alias("agents")).after_help(ROOT_EXAMPLES);
+                let root = operator_commands()
+                    .into_iter()
+                    .fold(root, |root, command| root.subcommand(Targets::augment_args(command)));
+                let root = root.subcommand(demo::command()).subcommand(kubeconfig::command());
+                root.subcommand(export::command())
                     .subcommand(completion::command())
+                    .subcommand(man::command())
             }
-            Self::ArgocdAgent => root,
+            Self::ArgocdAgent => runs(root).subcommand(agent::command(self.name())),
+            Self::ArgocdAgentctl => {
+                let agent = Command::new("agent").alias("agents").about("Inspect and manage agents");
+                let agent = agents::add_verbs(agent).subcommand_required(true).arg_required_else_help(true);
+                let root = Targets::augment_args(root).subcommand(agent);
+                operator_commands().into_iter().fold(root, Command::subcommand)
+            }
         }
     }
+}
+
+/// Commands that speak to the clusters named by [`Targets`].
+fn operator_commands() -> [Command; 8] {
+    [
+        pki::command(),
+        jwt::command(),
+        blocklist::command(),
+        config::command(),
+        validate::command(),
+        explain::command(),
+        status::status_command(),
+        status::top_command(),
+    ]
 }
 
 const ROOT_EXAMPLES: &str = "\
@@ -68,23 +118,66 @@ Examples:
   tiphys principal --help                         what the control-plane side can be told
   tiphys principal --embedded ./control-plane     a control plane without Kubernetes
   tiphys agent --help                             what the cluster side can be told
+  tiphys pki init                                 make the CA of an installation
+  tiphys agent create edge-1                      make an agent known to Argo CD
   tiphys kubeconfig --agent edge-1                kubectl on a cluster that only its agent reaches
   tiphys completion bash > ~/.local/share/bash-completion/completions/tiphys";
 
-/// Runs the command that was given. `root` is prepared, `given` leniently parsed.
-pub(crate) fn run(program: Program, root: &Command, given: &ArgMatches) -> Result<(), Failure> {
-    let (name, given) = given.subcommand().unwrap_or(("", given));
+/// Runs the command that was given. `root` is prepared, `given` leniently parsed from `arguments`.
+pub(crate) fn run(
+    program: Program,
+    root: &Command,
+    given: &ArgMatches,
+    arguments: &[OsString],
+) -> Result<(), Failure> {
+    let (name, below) = given.subcommand().unwrap_or(("", given));
     let Some(command) = root.find_subcommand(name) else {
         return Err(Failure::new("no command was given").remedy("see --help"));
     };
+    if is_operators(program, name, below) {
+        return run_operators(program, root, arguments);
+    }
     match name {
-        "principal" => principal::run(command, given),
-        "agent" => agent::run(command, given),
-        "demo" => demo::run(command, given),
-        "kubeconfig" => kubeconfig::run(command, given),
-        "export" => export::run(command, given),
-        "completion" => completion::run(program.command(), given),
-        _ => version::run(program.name(), command, given),
+        "principal" => principal::run(command, below),
+        "agent" => agent::run(command, below),
+        "demo" => demo::run(command, below),
+        "kubeconfig" => kubeconfig::run(command, below),
+        "export" => export::run(command, below),
+        "completion" => completion::run(program.command(), below),
+        "man" => man::run(program.command(), command, below),
+        _ => version::run(program.name(), command, below),
+    }
+}
+
+fn is_operators(program: Program, name: &str, below: &ArgMatches) -> bool {
+    match name {
+        "agent" => {
+            program == Program::ArgocdAgentctl
+                || below.subcommand_name().is_some_and(|verb| agents::VERBS.contains(&verb))
+        }
+        _ => operator_commands().iter().any(|command| command.get_name() == name),
+    }
+}
+
+/// Runs a command whose options come from the command line and the environment alone.
+fn run_operators(program: Program, root: &Command, arguments: &[OsString]) -> Result<(), Failure> {
+    let given = root.clone().try_get_matches_from(arguments).map_err(Failure::Usage)?;
+    let mut innermost = &given;
+    while let Some((_, below)) = innermost.subcommand() {
+        innermost = below;
+    }
+    let targets = Targets::from_arg_matches(innermost).map_err(Failure::Usage)?;
+    match given.subcommand() {
+        Some(("pki", below)) => pki::run(program, below, targets),
+        Some(("agent", below)) => agents::run(program, below, targets),
+        Some(("jwt", below)) => jwt::run(program, below, targets),
+        Some(("blocklist", below)) => blocklist::run(below, targets),
+        Some(("config", below)) => config::run(below, &targets),
+        Some(("validate", below)) => validate::run(below, targets),
+        Some(("explain", below)) => explain::run(below, targets),
+        Some(("status", below)) => status::run_status(below, targets),
+        Some(("top", below)) => status::run_top(below, targets),
+        _ => Err(Failure::new("no command was given").remedy("see --help")),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use kube::Client;
 use tiphys_apiserver::{ApiServer, Definitions, DiskError, Error, Options};
 use tiphys_principal::options::{EmbeddedSettings, Settings};
+use tiphys_shared::process::readiness::Readiness;
 use tiphys_shared::security::tls::{Alpn, Policy, ServerTls};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -75,10 +76,17 @@ impl ControlPlane {
         self.server.client()
     }
 
-    /// Why no change is taken at the moment, if so.
-    pub(crate) fn trouble(&self) -> impl Fn() -> Option<String> + Send + Sync + 'static {
-        let server = self.server.clone();
-        move || server.trouble()
+    /// Tells for ever whether changes are taken.
+    pub(crate) async fn report(&self, readiness: &Readiness) {
+        let condition = readiness.condition("embedded control plane", "not looked at yet");
+        let mut trouble = self.server.trouble();
+        loop {
+            match &trouble {
+                None => condition.ready(),
+                Some(why) => condition.not_ready(why),
+            }
+            trouble = self.server.trouble_after(trouble.as_deref()).await;
+        }
     }
 
     /// Ends the API server after those that use it.

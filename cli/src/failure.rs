@@ -58,6 +58,14 @@ impl Failure {
         self
     }
 
+    /// Adds what had been done before.
+    pub(crate) fn after(mut self, done: &str) -> Self {
+        if let Self::Work { what, .. } = &mut self {
+            *what = format!("{what} (before that, {done})");
+        }
+        self
+    }
+
     /// Tells the user, and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         match self {
@@ -150,6 +158,7 @@ fn remedy_for_api(error: &kube::Error) -> Option<&'static str> {
         kube::Error::Api(status) => match status.code {
             401 => Some("check the credentials in the kubeconfig, or the pod's service account"),
             403 => Some("grant the missing permission with a Role and a RoleBinding"),
+            409 => Some("somebody else changed it at the same time: try again"),
             404 => Some("create what is missing, or correct its name and --namespace"),
             _ => None,
         },

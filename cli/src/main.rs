@@ -1,13 +1,14 @@
 //! `tiphys`: one binary for every part of Tiphys.
 //!
-//! Started under the name `argocd-agent` it takes that program's commands, so that an image can be exchanged under
-//! existing manifests.
+//! Started under the name `argocd-agent` or `argocd-agentctl` it takes that program's commands, so that an image can be
+//! exchanged under existing manifests, and a tool under existing scripts.
 
 mod admin;
 mod command;
 mod embedded;
 mod failure;
 mod file;
+mod operator;
 mod output;
 mod runtime;
 
@@ -42,5 +43,5 @@ fn run(arguments: &[OsString]) -> Result<(), Failure> {
         let strict = root.clone().try_get_matches_from(arguments).err();
         Failure::Usage(strict.filter(|strict| strict.kind() == error.kind()).unwrap_or(error))
     })?;
-    command::run(program, &root, &given)
+    command::run(program, &root, &given, arguments)
 }

@@ -2,6 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use clap::ValueEnum;
+use serde::Serialize;
+
 use crate::failure::Failure;
 
 /// Prints data. A reader that went away (a closed pipe) ends the work, without complaint.
@@ -11,6 +14,35 @@ pub(crate) fn text(text: &str) -> Result<(), Failure> {
         io::ErrorKind::BrokenPipe => Failure::Unheard,
         _ => Failure::because("cannot write to stdout", &error),
     })
+}
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    #[value(alias = "text")]
+    Table,
+    /// For machines.
+    Json,
+    /// For machines.
+    Yaml,
+}
+
+impl Format {
+    /// Prints `data` in this form.
+    pub(crate) fn print<T: Serialize>(self, data: &T, table: impl FnOnce() -> Table) -> Result<(), Failure> {
+        match self {
+            Self::Table => line(&table().render(colours_on_stdout())),
+            Self::Json => {
+                let json = serde_json::to_string_pretty(data);
+                line(&json.map_err(|error| Failure::because("cannot write JSON", &error))?)
+            }
+            Self::Yaml => {
+                let yaml = serde_saphyr::to_string(data);
+                text(&yaml.map_err(|error| Failure::because("cannot write YAML", &error))?)
+            }
+        }
+    }
 }
 
 /// Prints a line of data.

@@ -199,14 +199,30 @@ pub struct AgentStatus {
     pub mode: Mode,
     /// Since when it is connected; none if it is not.
     pub connected_since: Option<Timestamp>,
+    /// Since when it is not connected any more; none if it is.
+    pub disconnected_since: Option<Timestamp>,
     /// Resources that it has yet to acknowledge.
     pub outbox: usize,
+    /// Age of the oldest change that it has yet to acknowledge.
+    pub behind: Duration,
+    /// What it says to be, by its last login; empty if it has not logged in with this process.
+    pub version: String,
+    /// When the client certificate ends with which it last logged in.
+    pub certificate_expiry: Option<Timestamp>,
+}
+
+/// What is known of an agent from its login.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Login {
+    pub(crate) version: String,
+    pub(crate) certificate_expiry: Option<Timestamp>,
 }
 
 /// All agents that have connected since this process started.
 #[derive(Debug, Default)]
 pub(crate) struct Agents {
     agents: Mutex<BTreeMap<AgentName, Arc<Agent>>>,
+    logins: Mutex<BTreeMap<AgentName, Login>>,
     moves: watch::Sender<u64>,
 }
 
@@ -238,16 +254,32 @@ impl Agents {
         self.all().iter().filter(|agent| agent.session.lock().live.is_some()).count()
     }
 
+    /// Takes note of what an agent has shown when it logged in.
+    pub(crate) fn note_login(&self, name: &AgentName, login: Login) {
+        self.logins.lock().insert(name.clone(), login);
+    }
+
     pub(crate) fn status(&self) -> Vec<AgentStatus> {
-        self.all()
-            .into_iter()
-            .map(|agent| AgentStatus {
+        let agents = self.all();
+        let logins = self.logins.lock();
+        let status = |agent: Arc<Agent>| {
+            let Login { version, certificate_expiry } = logins.get(&agent.name).cloned().unwrap_or_default();
+            let (connected_since, ended) = {
+                let session = agent.session.lock();
+                (session.live.as_ref().map(|live| live.since), session.ended)
+            };
+            AgentStatus {
                 name: agent.name.clone(),
                 mode: agent.mode,
-                connected_since: agent.connected_since(),
+                connected_since,
+                disconnected_since: ended.filter(|_| connected_since.is_none()),
                 outbox: agent.outbox.read(|outbox| outbox.len()),
-            })
-            .collect()
+                behind: agent.outbox.behind(),
+                version,
+                certificate_expiry,
+            }
+        };
+        agents.into_iter().map(status).collect()
     }
 
     /// Opens a session. The one before it, however alive it looks, is cancelled at once.

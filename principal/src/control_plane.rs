@@ -97,7 +97,7 @@ impl ControlPlane {
         tasks: TaskTracker,
         cancel: CancellationToken,
     ) -> Result<Option<Arc<Self>>, Error> {
-        let metrics = Arc::new(Metrics::new(&config.registry)?);
+        let metrics = Arc::new(Metrics::new(&config.registry, &agents)?);
         let principal_uid = identity::ensure(&config.client, &config.namespace).await?;
         let (stores, informers) =
             Stores::watch(&config.client, &config.namespace, None, config.label_selector.as_deref());

@@ -22,7 +22,7 @@ use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Mode, Object, ResourceKey, Target};
 use tiphys_shared::process::backoff;
 use tiphys_shared::process::persist::persist;
-use tiphys_shared::protocol::outbox::{Item, Key};
+use tiphys_shared::protocol::outbox::{Acked, Item, Key};
 use tiphys_shared::protocol::ownership::Decision;
 use tiphys_shared::protocol::resync::exchange::Query;
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
@@ -184,14 +184,14 @@ impl Side for AgentSide {
         let status = match &outcome {
             Outcome::Done => "success",
             Outcome::Refused(_) => "not-allowed",
-            Outcome::Later(_) => "fail",
+            Outcome::Later(_) => "failure",
         };
         self.outbound.metrics.processed(status, &self.agent.name, &event.target, began.elapsed());
         outcome
     }
 
     fn on_sent(&self, _event: &Event) {
-        self.outbound.metrics.events_sent.with_label_values(&[self.agent.name.as_str()]).inc();
+        self.outbound.metrics.sent(&self.agent.name);
     }
 
     fn on_unsendable(&self, event: &Event, reason: &str) {
@@ -201,10 +201,17 @@ impl Side for AgentSide {
     }
 
     fn on_received(&self, _event: &Event) {
-        self.outbound.metrics.events_received.with_label_values(&[self.agent.name.as_str()]).inc();
+        self.outbound.metrics.received(&self.agent.name);
     }
 
-    fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>) {
+    fn on_acked(&self, acked: &Acked<Outgoing>, lag: Duration, refused: Option<&str>) {
+        let (item, metrics) = (&acked.item, &self.outbound.metrics);
+        if let Key::Resource(key) = &acked.key {
+            metrics.acknowledged(&self.agent.name, lag);
+            if refused.is_some() {
+                metrics.refused(&self.agent.name, item.word(), key.kind);
+            }
+        }
         if let Outgoing::Message(event) = item.value()
             && event.kind == EventKind::RequestResourceResync
         {

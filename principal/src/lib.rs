@@ -24,11 +24,17 @@ mod requests;
 mod server;
 pub mod setup;
 
+/// Which agent gets what, as the principal itself decides it. Pure.
+pub mod routing {
+    pub use crate::outbound::mapping::{Mapping, Rule, project_of_repository};
+}
+
 use std::net::SocketAddr;
 
 pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
+pub use metrics::describe as metrics;
 pub use proxy::{Operator, ProxyConfig};
 pub use redis_proxy::RedisProxyConfig;
 pub use server::{Bound, Config, Handle, bind};

@@ -73,6 +73,11 @@ impl RedisProxy {
         Ok(Self { config, listener, address })
     }
 
+    /// Its certificate, if it has one.
+    pub(crate) fn tls(&self) -> Option<ServerTls> {
+        self.config.tls.clone()
+    }
+
     /// Serves until `cancel`.
     pub(crate) async fn run(self, router: Router, metrics: Arc<Metrics>, cancel: CancellationToken) {
         let Self { config, listener, address } = self;

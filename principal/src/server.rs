@@ -1,5 +1,6 @@
 //! Starts everything in order, and drains it in reverse.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,14 @@ use tiphys_proto::event_stream::event_stream_server::EventStreamServer;
 use tiphys_proto::tunnel::tunnel_server::TunnelServer;
 use tiphys_proto::version::version_server::VersionServer;
 use tiphys_shared::model::feature::{Feature, Features};
+use tiphys_shared::process::metrics::{InUse, expiry};
+use tiphys_shared::process::readiness::{Condition, Guard, Readiness};
 use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::ServerTls;
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::transport::{self, Limits};
-use tiphys_shared::wire::tunnel::LINK_WINDOW;
+use tiphys_shared::wire::tunnel::{LINK_FRAME, LINK_WINDOW};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +32,7 @@ use crate::grpc::event_stream::EventStreamService;
 use crate::grpc::gate::Gate;
 use crate::grpc::tunnel::TunnelService;
 use crate::grpc::version::VersionService;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, is_gone};
 use crate::proxy::{self, Proxy, ProxyConfig};
 use crate::redis_proxy::{RedisProxy, RedisProxyConfig};
 
@@ -67,6 +70,27 @@ pub struct Bound {
     redis_proxy: Option<RedisProxy>,
     agents: Arc<Agents>,
     ready: watch::Sender<bool>,
+    parts: Parts,
+}
+
+/// What has to be ready.
+struct Parts {
+    readiness: Readiness,
+    control_plane: Guard,
+    proxy: Option<Condition>,
+    redis_proxy: Option<Condition>,
+}
+
+impl Parts {
+    fn new(has_proxy: bool, has_redis_proxy: bool) -> Self {
+        let readiness = Readiness::new();
+        let control_plane = readiness.guard("control-plane");
+        control_plane.waiting_for("it has not been read yet");
+        let waits = |name: &str| readiness.condition(name, "waits for the control plane to be read");
+        let proxy = has_proxy.then(|| waits("resource-proxy"));
+        let redis_proxy = has_redis_proxy.then(|| waits("redis-proxy"));
+        Self { readiness, control_plane, proxy, redis_proxy }
+    }
 }
 
 /// Looks at a running principal.
@@ -74,12 +98,18 @@ pub struct Bound {
 pub struct Handle {
     agents: Arc<Agents>,
     ready: watch::Receiver<bool>,
+    readiness: Readiness,
 }
 
 impl Handle {
     /// All agents that have connected since the principal started, by name.
     pub fn agents(&self) -> Vec<AgentStatus> {
         self.agents.status()
+    }
+
+    /// What has to be ready, and what is not.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
     }
 
     /// Waits until agents are let in. Ends, too, when the principal does.
@@ -102,8 +132,22 @@ pub async fn bind(mut config: Config) -> Result<Bound, Error> {
         Some(proxy) => Some(bind_port(proxy.listen, "--resource-proxy-listen-port").await?),
         None => None,
     };
+    let redis_tls = redis_proxy.as_ref().and_then(RedisProxy::tls);
+    let certificates = [
+        ("server", config.tls.clone()),
+        ("resource-proxy", config.proxy.as_ref().map(|proxy| proxy.tls.clone())),
+        ("redis-proxy", redis_tls),
+    ];
+    expiry(&config.control_plane.registry, in_use(certificates))?;
     let (agents, ready) = (Arc::default(), watch::channel(false).0);
-    Ok(Bound { config, listener, address, proxy, redis_proxy, agents, ready })
+    let parts = Parts::new(proxy.is_some(), redis_proxy.is_some());
+    Ok(Bound { config, listener, address, proxy, redis_proxy, agents, ready, parts })
+}
+
+/// The certificates that there are, as they are whenever somebody asks.
+fn in_use(certificates: impl IntoIterator<Item = (&'static str, Option<ServerTls>)>) -> Vec<InUse> {
+    let ask = |tls: ServerTls| Box::new(move || tls.validity()) as Box<_>;
+    certificates.into_iter().filter_map(|(what, tls)| Some((what, ask(tls?)))).collect()
 }
 
 async fn bind_port(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
@@ -131,7 +175,11 @@ impl Bound {
 
     /// A way to look at this principal while it runs.
     pub fn handle(&self) -> Handle {
-        Handle { agents: Arc::clone(&self.agents), ready: self.ready.subscribe() }
+        Handle {
+            agents: Arc::clone(&self.agents),
+            ready: self.ready.subscribe(),
+            readiness: self.parts.readiness.clone(),
+        }
     }
 
     /// Serves until `cancel`, then lets streams end and returns.
@@ -142,7 +190,7 @@ impl Bound {
     /// # Errors
     /// [`Error`] if it cannot go on.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
-        let Self { config, listener, address, proxy, redis_proxy, agents, ready } = self;
+        let Self { config, listener, address, proxy, redis_proxy, agents, ready, parts } = self;
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
         let namespace = config.control_plane.namespace.clone();
@@ -157,14 +205,21 @@ impl Bound {
         let metrics = Arc::clone(&control_plane.metrics);
 
         if let Some(proxy) = redis_proxy {
-            tasks.spawn(proxy.run(control_plane.router(), Arc::clone(&metrics), watching.clone()));
+            let serving = proxy.run(control_plane.router(), Arc::clone(&metrics), watching.clone());
+            tasks.spawn(ready_while(parts.redis_proxy, serving));
         }
         let gate = Gate {
             issuer: config.issuer.clone(),
             rule: config.auth.clone(),
             match_subject: config.client_cert_subject_match,
+            refusals: metrics.authentication_failures.clone(),
         };
-        let auth = AuthService { gate: gate.clone(), passwords: config.passwords.clone(), namespace };
+        let auth = AuthService {
+            gate: gate.clone(),
+            passwords: config.passwords.clone(),
+            namespace,
+            agents: Arc::clone(&agents),
+        };
         let version =
             VersionService { gate: gate.clone(), version: format!("tiphys-{}", env!("CARGO_PKG_VERSION")) };
         let tunnels = TunnelService { gate: gate.clone(), agents: Arc::clone(&agents), tasks: tasks.clone() };
@@ -195,9 +250,10 @@ impl Bound {
                 stop: watching.clone(),
             });
             tracing::info!(%address, "serving the clusters' api");
-            tasks.spawn(proxy::run(proxy, listener, served.tls, tasks.clone()));
+            tasks.spawn(ready_while(parts.proxy, proxy::run(proxy, listener, served.tls, tasks.clone())));
         }
         tracing::info!(%address, tls = config.tls.is_some(), auth = config.auth.method(), "taking agents");
+        parts.control_plane.ready();
         ready.send_replace(true);
         let stop = cancel.clone();
         let served = tonic::transport::Server::builder()
@@ -205,6 +261,7 @@ impl Bound {
             .http2_keepalive_timeout(Some(Duration::from_secs(20)))
             .initial_stream_window_size(LINK_WINDOW)
             .initial_connection_window_size(LINK_WINDOW)
+            .max_frame_size(LINK_FRAME)
             .add_service(AuthenticationServer::new(auth).max_decoding_message_size(64 * 1024))
             .add_service(VersionServer::new(version))
             .add_service(events)
@@ -228,18 +285,38 @@ impl Bound {
     }
 }
 
+/// A part is ready as long as it serves.
+async fn ready_while(part: Option<Condition>, serving: impl Future<Output = ()>) {
+    if let Some(part) = &part {
+        part.ready();
+    }
+    serving.await;
+    if let Some(part) = &part {
+        part.not_ready("it serves no more");
+    }
+}
+
 /// Keeps the figures that are averages over the fleet.
 async fn watch_fleet(agents: Arc<Agents>, metrics: Arc<Metrics>, cancel: CancellationToken) {
     let mut tick = tokio::time::interval(Duration::from_secs(2));
+    let mut forgotten = BTreeSet::new();
     loop {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }
         metrics.connected_agents.set(i64::try_from(agents.connected()).unwrap_or(i64::MAX));
         let now = tiphys_shared::process::clock::now();
-        let minutes: Vec<f64> = agents
-            .status()
+        let fleet = agents.status();
+        for agent in &fleet {
+            if !is_gone(agent.disconnected_since, now) {
+                forgotten.remove(&agent.name);
+            } else if forgotten.insert(agent.name.clone()) {
+                metrics.forget(&agent.name);
+            }
+        }
+        let minutes: Vec<f64> = fleet
             .iter()
             .filter_map(|agent| agent.connected_since)
             .map(|since| now.duration_since(since).as_secs_f64() / 60.0)

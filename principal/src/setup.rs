@@ -25,15 +25,16 @@ const JWT_KEY: &[&str] = &["jwt.key"];
 /// How long a certificate made for a trial is good.
 const TRIAL: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-/// Makes the client of the control plane's API server.
+/// Makes the client of the control plane's API server, and counts its requests.
 ///
 /// # Errors
 /// Why there is none, with its remedy.
-pub async fn connect(settings: &Settings) -> Result<Client, Problems> {
-    client::connect(&settings.kubernetes).await.map_err(|error| {
-        let remedy = "check --kubeconfig and --kubecontext, or the pod's service account";
-        Problem::new(error.to_string(), remedy).into()
-    })
+pub async fn connect(settings: &Settings, registry: &Registry) -> Result<Client, Problems> {
+    let unreachable = |error: client::Error| {
+        Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
+    };
+    let access = client::configuration(&settings.kubernetes).await.map_err(unreachable)?;
+    Ok(client::measured(access, &requests(registry)?).map_err(unreachable)?)
 }
 
 /// Prepares everything that a principal of the control plane behind `client` needs. Certificates are kept current in the background until `cancel`.
@@ -122,6 +123,11 @@ pub async fn prepare(
         proxy,
         redis_proxy,
     })
+}
+
+fn requests(registry: &Registry) -> Result<client::RequestMetrics, Problem> {
+    client::RequestMetrics::new(registry)
+        .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))
 }
 
 async fn proxy_config(

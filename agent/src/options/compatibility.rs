@@ -52,7 +52,7 @@ const TABLE: &[Accepted] = &[
         Noticed("--full-detail has no effect in this version; --log-level trace shows most")),
     row("pprof-port", "ARGOCD_AGENT_PPROF_PORT", "0", Kind::Port,
         "Port of Go's profiler",
-        Refused("leave out --pprof-port: there is no Go runtime to profile")),
+        Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other")),
     row("otlp-address", "ARGOCD_AGENT_OTLP_ADDRESS", "", Kind::Text,
         "Collector of OpenTelemetry traces",
         Refused("leave out --otlp-address: traces cannot be sent yet")),

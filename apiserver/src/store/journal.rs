@@ -156,6 +156,10 @@ impl Journal {
         (staged.decided >= until).then_some(Ok(()))
     }
 
+    pub(super) fn decisions(&self) -> watch::Receiver<()> {
+        self.decisions.subscribe()
+    }
+
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.state.lock().staged.as_ref()?.trouble.clone()
     }

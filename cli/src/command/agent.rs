@@ -5,7 +5,8 @@ use tiphys_agent::options::{Options, Settings};
 use tiphys_agent::{Agent, setup};
 use tiphys_shared::process::admin::Pages;
 use tiphys_shared::process::options;
-use tiphys_shared::process::telemetry::{self, Destination};
+use tiphys_shared::process::readiness::Readiness;
+use tiphys_shared::process::telemetry::{self, Destination, Levels};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
@@ -58,16 +59,16 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
     }
     let loaded = loaded?;
     let settings = loaded.value;
-    telemetry::init(&settings.logging, Destination::Split)
+    let levels = telemetry::init(&settings.logging, Destination::Split)
         .map_err(|error| Failure::because("cannot log", &error))?;
     log_settings(&loaded.settings);
     for notice in &settings.notices {
         tracing::warn!("{notice}");
     }
-    runtime::run(2, |stop| serve(settings, stop))
+    runtime::run(2, |stop| serve(settings, levels, stop))
 }
 
-async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failure> {
+async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {
     let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
     let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
     let registry = admin::registry()?;
@@ -75,13 +76,12 @@ async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failur
     tracing::info!(principal = %settings.server, namespace = settings.namespace, mode = %settings.mode, "agent starts");
     let agent = Agent::new(config, link);
     let handle = agent.handle();
-    let not_connected = move || (!handle.is_connected()).then_some("not connected to the principal");
-    let not_ready = not_connected.clone();
     // As upstream, healthz tells whether the principal is reached.
     let pages = Pages::new()
-        .page("/livez", || admin::check(|| None))
-        .page("/healthz", move || admin::check(&not_connected))
-        .page("/readyz", move || admin::check(&not_ready));
+        .health("/livez", Readiness::new())
+        .health("/healthz", handle.readiness())
+        .health("/readyz", handle.readiness())
+        .log_levels(levels);
     let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
     tokio::select! {
         result = agent.run(stop.clone()) => {

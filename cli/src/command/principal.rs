@@ -1,15 +1,14 @@
 //! `principal`: the control-plane side.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
-
 use clap::{ArgMatches, Args, Command};
+use kube::Client;
+use prometheus::Registry;
 use tiphys_principal::options::{Options, Settings};
 use tiphys_principal::setup;
-use tiphys_shared::process::admin::Pages;
+use tiphys_shared::process::admin::{Pages, Server};
 use tiphys_shared::process::options;
-use tiphys_shared::process::telemetry::{self, Destination};
+use tiphys_shared::process::readiness::Readiness;
+use tiphys_shared::process::telemetry::{self, Destination, Levels};
 use tokio_util::sync::CancellationToken;
 
 use crate::admin;
@@ -53,64 +52,72 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
     }
     let loaded = loaded?;
     let settings = loaded.value;
-    telemetry::init(&settings.logging, Destination::Split)
+    let levels = telemetry::init(&settings.logging, Destination::Split)
         .map_err(|error| Failure::because("cannot log", &error))?;
     log_settings(&loaded.settings);
     for notice in &settings.notices {
         tracing::warn!("{notice}");
     }
-    runtime::run(2, |stop| serve(settings, stop))
+    runtime::run(2, |stop| serve(settings, levels, stop))
 }
 
-async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Failure> {
+async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {
+    // Ports first: they are quick to check, and a probe that comes early is answered.
+    let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
+    let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
+    let watched = Watched { metrics, health, registry: admin::registry()?, levels };
     let Some(embedded) = &settings.embedded else {
-        let client = setup::connect(&settings).await.map_err(Failure::Setup)?;
-        return serve_on(client, &settings, || None, stop).await;
+        let client = setup::connect(&settings, &watched.registry).await.map_err(Failure::Setup)?;
+        return serve_on(client, None, &settings, watched, stop).await;
     };
     let control_plane = tokio::select! {
         started = ControlPlane::start(embedded, &settings) => started?,
         () = stop.cancelled() => return Ok(()),
     };
-    let trouble = control_plane.trouble();
-    let obstacle = move || trouble().map(|_| "the control plane's file takes no changes, the log says why");
-    let result = serve_on(control_plane.client(), &settings, obstacle, stop).await;
+    let result = serve_on(control_plane.client(), Some(&control_plane), &settings, watched, stop).await;
     control_plane.end().await;
     result
 }
 
-/// Serves agents of the control plane behind `client`. It is not ready while that has an `obstacle`.
+/// What those need who watch over the process.
+struct Watched {
+    metrics: Option<Server>,
+    health: Option<Server>,
+    registry: Registry,
+    levels: Levels,
+}
+
+/// Serves the agents of the control plane behind `client`.
 async fn serve_on(
-    client: kube::Client,
+    client: Client,
+    embedded: Option<&ControlPlane>,
     settings: &Settings,
-    obstacle: impl Fn() -> Option<&'static str> + Send + Sync + 'static,
+    watched: Watched,
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let failed = |error: &tiphys_principal::Error| Failure::because("the principal cannot run", error);
-    // Ports first: they are quick to check, and a probe that comes early is answered.
-    let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
-    let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
-    let registry = admin::registry()?;
+    let Watched { metrics, health, registry, levels } = watched;
     let config = setup::prepare(settings, client, registry.clone(), &stop).await.map_err(Failure::Setup)?;
     let bound = tiphys_principal::bind(config).await.map_err(|error| failed(&error))?;
     tracing::info!(address = %bound.address(), namespace = settings.namespace, "principal listens");
     let handle = bound.handle();
-    let is_ready = Arc::new(AtomicBool::new(false));
-    let ready = Arc::clone(&is_ready);
-    let unread = move || (!ready.load(Relaxed)).then_some("the control plane has not been read yet");
-    let not_ready = move || unread().or_else(&obstacle);
+    let readiness = handle.readiness();
+    let reported = async {
+        match embedded {
+            Some(control_plane) => control_plane.report(&readiness).await,
+            None => std::future::pending().await,
+        }
+    };
     // As upstream, healthz tells only that the process serves.
     let pages = Pages::new()
-        .page("/healthz", || admin::check(|| None))
-        .page("/livez", || admin::check(|| None))
-        .page("/readyz", move || admin::check(&not_ready));
+        .health("/healthz", Readiness::new())
+        .health("/livez", Readiness::new())
+        .health("/readyz", handle.readiness())
+        .log_levels(levels);
     let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
-    let readiness = async {
-        handle.ready().await;
-        is_ready.store(true, Relaxed);
-        std::future::pending::<()>().await;
-    };
     tokio::select! {
         result = bound.run(stop.clone()) => result.map_err(|error| failed(&error)),
-        () = async { tokio::join!(admin, readiness) ; } => Ok(()),
+        () = async { admin.await; std::future::pending().await } => Ok(()),
+        () = reported => Ok(()),
     }
 }

@@ -1,4 +1,8 @@
-//! The book's list of options, made from the options themselves so that it cannot lie.
+//! The book's lists of options and metrics, made from what is in the program so that they cannot lie.
+
+mod metrics;
+
+mod manifests;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -62,18 +66,19 @@ fn row(arg: &Arg) -> String {
     format!("| {short}`--{long}` | {variable} | {default} | {}{values} |\n", help.replace('|', "\\|"))
 }
 
-#[test]
-fn the_book_lists_the_options_that_there_are() {
-    let page = page();
+/// Compares a page of the book with what it should be, or writes it.
+fn keep(path: &str, page: &str) {
     if std::env::var_os(WRITE).is_some() {
-        std::fs::write(PAGE, page).unwrap();
+        std::fs::write(path, page).unwrap();
         return;
     }
-    let written = std::fs::read_to_string(Path::new(PAGE)).unwrap();
-    assert!(
-        written == page,
-        "docs/src/options.md is out of date: run {WRITE}=1 cargo test -p tiphys reference"
-    );
+    let written = std::fs::read_to_string(Path::new(path)).unwrap_or_default();
+    assert!(written == page, "{path} is out of date: run {WRITE}=1 cargo test -p tiphys reference");
+}
+
+#[test]
+fn the_book_lists_the_options_that_there_are() {
+    keep(PAGE, &page());
 }
 
 #[test]

@@ -20,19 +20,20 @@ use tiphys_shared::process::clock;
 use tiphys_shared::security::pki::Ca;
 use tokio::sync::Notify;
 
-use crate::serve::{Cluster, DAY, DEADLINE, Process, cluster};
+use crate::serve::{Cluster, DAY, DEADLINE, Process, UNWATCHED, cluster};
 use crate::tiphys;
 
 /// Starts the principal on a folder.
 fn principal(folder: &Path) -> Process {
-    Process::start(&[
+    let line = [
         "principal",
         "--embedded",
         folder.to_str().unwrap(),
         "--embedded-listen-port=0",
         "--listen-port=0",
         "--resource-proxy-listen-port=0",
-    ])
+    ];
+    Process::start(&[&line[..], &UNWATCHED].concat())
 }
 
 async fn connect(folder: &Path) -> Client {
@@ -87,7 +88,7 @@ async fn a_folder_is_all_that_a_control_plane_needs() {
     let control = connect(&folder).await;
     let edge = cluster(temporary.path(), "edge").await;
     admit(&control, &edge).await;
-    let agent = edge.agent(&port);
+    let agent = edge.agent(&port, &[]);
     process.wait_for("agent connected");
     create_namespace(&control, "edge-1").await;
     argo(&control, "edge-1", "Application")

@@ -5,6 +5,8 @@
 mod command_line;
 mod demo;
 mod embedded;
+mod observation;
+mod operator;
 mod options;
 mod serve;
 

@@ -28,8 +28,8 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A cluster on loopback with Argo CD's definitions and namespace.
 pub(crate) struct Cluster {
-    client: Client,
-    kubeconfig: String,
+    pub(crate) client: Client,
+    pub(crate) kubeconfig: String,
 }
 
 pub(crate) async fn cluster(folder: &Path, name: &str) -> Cluster {
@@ -51,7 +51,7 @@ pub(crate) async fn cluster(folder: &Path, name: &str) -> Cluster {
 }
 
 impl Cluster {
-    async fn create_namespace(&self, name: &str) {
+    pub(crate) async fn create_namespace(&self, name: &str) {
         let mut namespace = Namespace::default();
         namespace.metadata.name = Some(name.to_owned());
         Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
@@ -75,26 +75,7 @@ impl Cluster {
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
-    /// Starts the agent of this cluster.
-    pub(crate) fn agent(&self, port: &str) -> Process {
-        self.agent_with(port, &[])
-    }
-
-    fn agent_with(&self, port: &str, extra: &[&str]) -> Process {
-        let line = [
-            "agent",
-            "--kubeconfig",
-            &self.kubeconfig,
-            "--server-address=localhost",
-            "--server-port",
-            port,
-            "--agent-mode=managed",
-            "--creds=mtls:any",
-        ];
-        Process::start(&[&line, extra].concat())
-    }
-
-    async fn create(&self, namespace: &str, kind: &str, name: &str, data: serde_json::Value) {
+    pub(crate) async fn create(&self, namespace: &str, kind: &str, name: &str, data: serde_json::Value) {
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", kind));
         let object = DynamicObject::new(name, &resource).data(data);
         self.objects(namespace, kind).create(&PostParams::default(), &object).await.unwrap();
@@ -108,10 +89,13 @@ pub(crate) struct Process {
     pub(crate) said: Vec<String>,
 }
 
+/// Ports that a process is not to open.
+pub(crate) const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
+
 impl Process {
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = tiphys();
-        command.args(arguments).args(["--metrics-port=0", "--healthz-port=0", "--log-format=json"]);
+        command.args(arguments).arg("--log-format=json");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
@@ -144,11 +128,11 @@ impl Process {
         }
     }
 
-    pub(crate) fn signal(&self, name: &str) {
+    fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    pub(crate) fn exit_code(mut self) -> Option<i32> {
+    fn exit_code(mut self) -> Option<i32> {
         let begin = Instant::now();
         while begin.elapsed() < DEADLINE {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -170,15 +154,15 @@ impl Drop for Process {
 }
 
 /// A control plane with a principal's Secrets and one agent called edge-1.
-struct Stage {
-    control: Cluster,
-    edge: Cluster,
-    ca: Ca,
+pub(crate) struct Stage {
+    pub(crate) control: Cluster,
+    pub(crate) edge: Cluster,
+    pub(crate) ca: Ca,
     _folder: tempfile::TempDir,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
-async fn stage() -> Stage {
+pub(crate) async fn stage() -> Stage {
     let temporary = tempfile::tempdir().unwrap();
     let folder = temporary.path().to_owned();
     let (control, edge) = (cluster(&folder, "control").await, cluster(&folder, "edge").await);
@@ -202,18 +186,34 @@ async fn stage() -> Stage {
 }
 
 impl Stage {
-    /// Starts the principal and tells the port that agents reach.
     fn principal(&self) -> (Process, String) {
-        let mut principal = Process::start(&[
+        self.control.principal()
+    }
+
+    fn agent(&self, port: &str, extra: &[&str]) -> Process {
+        self.edge.agent(port, extra)
+    }
+}
+
+impl Cluster {
+    /// Starts the principal and tells the port that agents reach.
+    pub(crate) fn principal(&self) -> (Process, String) {
+        self.principal_with(&UNWATCHED)
+    }
+
+    /// The same with more options.
+    pub(crate) fn principal_with(&self, extra: &[&str]) -> (Process, String) {
+        let line = [
             "principal",
             "--kubeconfig",
-            &self.control.kubeconfig,
+            &self.kubeconfig,
             "--allowed-namespaces=edge-1",
             "--auth=mtls:subject:CN=([^,]+)",
             "--listen-port=0",
             "--resource-proxy-listen-port=0",
             "--redis-proxy-port=0",
-        ]);
+        ];
+        let mut principal = Process::start(&[&line, extra].concat());
         let line = principal.wait_for("principal listens");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         let port = line["address"].as_str().unwrap().rsplit(':').next().unwrap().to_owned();
@@ -221,8 +221,25 @@ impl Stage {
         (principal, port)
     }
 
-    fn agent(&self, port: &str, extra: &[&str]) -> Process {
-        self.edge.agent_with(port, extra)
+    /// Starts an agent.
+    pub(crate) fn agent(&self, port: &str, extra: &[&str]) -> Process {
+        self.agent_with(port, "mtls:any", &[&UNWATCHED, extra].concat())
+    }
+
+    /// The same with ports for those who watch over it, and another proof of who it is.
+    pub(crate) fn agent_with(&self, port: &str, credentials: &str, extra: &[&str]) -> Process {
+        let line = [
+            "agent",
+            "--kubeconfig",
+            &self.kubeconfig,
+            "--server-address=localhost",
+            "--server-port",
+            port,
+            "--agent-mode=managed",
+            "--creds",
+            credentials,
+        ];
+        Process::start(&[&line, extra].concat())
     }
 }
 

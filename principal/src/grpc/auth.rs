@@ -1,6 +1,7 @@
 //! Proof in, tokens out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tiphys_proto::auth::authentication_server::Authentication;
@@ -14,6 +15,7 @@ use tiphys_shared::wire::transport::Peer;
 use tonic::{Request, Response, Status};
 
 use super::gate::Gate;
+use crate::agents::{Agents, Login};
 
 /// Authenticates agents.
 pub(crate) struct AuthService {
@@ -21,7 +23,11 @@ pub(crate) struct AuthService {
     /// The users, where the method is `userpass`.
     pub(crate) passwords: Option<Passwords>,
     pub(crate) namespace: String,
+    pub(crate) agents: Arc<Agents>,
 }
+
+/// Longest version of an agent that is kept.
+const VERSION: usize = 64;
 
 impl AuthService {
     async fn prove<T>(
@@ -32,6 +38,7 @@ impl AuthService {
     ) -> Result<AgentName, Status> {
         let rule = &self.gate.rule;
         if method != rule.method() {
+            self.gate.refused("method");
             return Err(Status::unauthenticated(format!(
                 "authentication method {:?} is not enabled here; this principal takes {:?}",
                 method.chars().take(20).collect::<String>(),
@@ -40,7 +47,7 @@ impl AuthService {
         }
         let refused =
             |error: tiphys_shared::security::subject::Error| Status::unauthenticated(error.to_string());
-        match rule {
+        let proven = match rule {
             AuthRule::Mtls { .. } => {
                 let peer = request.extensions().get::<Peer>();
                 rule.name_in_certificate(peer.and_then(|peer| peer.certificate.as_deref())).map_err(refused)
@@ -58,7 +65,29 @@ impl AuthService {
                     .await
                     .map_err(|_| Status::unauthenticated("user or password is wrong"))
             }
+        };
+        proven.inspect_err(|_| self.gate.refused("credentials"))
+    }
+
+    /// What an agent asks for that has proven who it is, if it may have that.
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn check(&self, agent: AgentName, body: &AuthRequest) -> Result<Subject, Status> {
+        let mode: Mode = body.mode.parse().map_err(|error| {
+            self.gate.refused("mode");
+            Status::invalid_argument(format!("{error}"))
+        })?;
+        if mode == Mode::Autonomous && agent.as_str() == self.namespace {
+            self.gate.refused("name");
+            return Err(Status::failed_precondition(format!(
+                "an autonomous agent cannot be called {agent}: what it has would be shown among the control plane's own; \
+                 give it another name"
+            )));
         }
+        if body.version.is_empty() {
+            self.gate.refused("version");
+            return Err(Status::invalid_argument("the agent does not say its version"));
+        }
+        Ok(Subject { agent, mode })
     }
 
     fn response(&self, pair: Pair, refresh_token: String, version: String) -> Response<AuthResponse> {
@@ -91,24 +120,20 @@ impl Authentication for AuthService {
             }
         };
         self.gate.check_certificate(&request, &agent)?;
-        let mode: Mode = body.mode.parse().map_err(|error| Status::invalid_argument(format!("{error}")))?;
-        if mode == Mode::Autonomous && agent.as_str() == self.namespace {
-            return Err(Status::failed_precondition(format!(
-                "an autonomous agent cannot be called {agent}: what it has would be shown among the control plane's own; \
-                 give it another name"
-            )));
-        }
-        if body.version.is_empty() {
-            return Err(Status::invalid_argument("the agent does not say its version"));
-        }
-        let subject = Subject { agent, mode };
+        let subject = self.check(agent, body)?;
         // Signing takes milliseconds of a core: a thousand agents that come at once must not hold up those that are there.
         let (issuer, of) = (self.gate.issuer.clone(), subject.clone());
         let pair = tokio::task::spawn_blocking(move || issuer.issue(&of, clock::now()))
             .await
             .map_err(|error| Status::internal(format!("no token could be issued: {error}")))?
             .map_err(|error| Status::internal(format!("no token could be issued: {error}")))?;
-        tracing::info!(agent = %subject.agent, mode = %mode, version = body.version, "authenticated");
+        let peer = request.extensions().get::<Peer>();
+        let login = Login {
+            version: body.version.chars().filter(|c| !c.is_control()).take(VERSION).collect(),
+            certificate_expiry: peer.and_then(|peer| Some(peer.certificate.as_ref()?.not_after)),
+        };
+        self.agents.note_login(&subject.agent, login);
+        tracing::info!(agent = %subject.agent, mode = %subject.mode, version = body.version, "authenticated");
         Ok(self.response(pair, String::new(), body.version.clone()))
     }
 
@@ -121,7 +146,8 @@ impl Authentication for AuthService {
             .gate
             .issuer
             .refresh(token, clock::now())
-            .map_err(|error| Status::unauthenticated(format!("refresh token refused: {error}")))?;
+            .map_err(|error| Status::unauthenticated(format!("refresh token refused: {error}")))
+            .inspect_err(|_| self.gate.refused("token"))?;
         self.gate.check_certificate(&request, &subject.agent)?;
         Ok(self.response(pair, token.clone(), env!("CARGO_PKG_VERSION").to_owned()))
     }

@@ -29,7 +29,7 @@ impl Outbound {
             };
             agent.trees.clear();
             agent.report(&exchange::summary(scope, &self.tree(agent, scope)));
-            self.metrics.resync_rounds.inc();
+            self.metrics.compares(&agent.name);
             return true;
         }
         match agent.mode {
@@ -150,7 +150,7 @@ impl Outbound {
                 (None, Some(life)) => agent.remove_unknown(key, &life),
                 (None, None) => continue,
             }
-            self.metrics.resync_repaired.inc();
+            self.metrics.repairs(&agent.name);
         }
     }
 

@@ -20,6 +20,7 @@ use tiphys_shared::proxy::headers::{self, GROUP, OURS, REQUEST_ID, USER};
 use tiphys_shared::proxy::refusal::Refusal;
 use tiphys_shared::wire::transport::Peer;
 use tiphys_shared::wire::tunnel::{MAX_REQUESTS, Received, Requester, Slot, upgrade};
+use tokio::time::Instant;
 
 use super::Proxy;
 use super::caller::{Caller, Claims};
@@ -46,6 +47,7 @@ enum Way {
 impl Proxy {
     /// Answers a request of the client at the other end of a connection.
     pub(super) async fn serve(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let began = Instant::now();
         let (mut parts, incoming) = request.into_parts();
         let id = uuid::Uuid::new_v4().to_string();
         let mut record = Record::new(id.clone(), parts.method.clone(), parts.uri.path());
@@ -69,6 +71,7 @@ impl Proxy {
             }
             Err(refusal) => self.refuse(record, refusal),
         };
+        self.metrics.answered(response.status(), began.elapsed());
         if let Ok(id) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(REQUEST_ID, id);
         }

@@ -1,9 +1,14 @@
 //! One way to a [`kube::Client`].
 
+mod measured;
+
 use std::path::PathBuf;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+
+pub use self::measured::RequestMetrics;
 
 /// Where the API server is and who we are to it.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +52,16 @@ pub async fn connect(access: &Access) -> Result<Client, Error> {
 /// [`Error::Client`] if that makes no client.
 pub fn client(config: Config) -> Result<Client, Error> {
     Client::try_from(config).map_err(|error| Error::Client(Box::new(error)))
+}
+
+/// The same with a client whose requests are counted.
+///
+/// # Errors
+/// [`Error::Client`] if that makes no client.
+pub fn measured(config: Config, metrics: &RequestMetrics) -> Result<Client, Error> {
+    let layer = metrics.layer(&config.cluster_url);
+    let builder = ClientBuilder::try_from(config).map_err(|error| Error::Client(Box::new(error)))?;
+    Ok(builder.with_layer(&layer).build())
 }
 
 /// Reads how to reach the API server, and as whom.

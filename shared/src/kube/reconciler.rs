@@ -272,8 +272,9 @@ impl Reconciler {
             }
         };
         tokio::select! {
-            () = self.dirty.run(WORKERS, PAUSE, cancel, work) => {}
+            biased;
             () = look => {}
+            () = self.dirty.run(WORKERS, PAUSE, cancel, work) => {}
         }
     }
 }

@@ -1,16 +1,20 @@
 //! The small HTTP server for metrics and health.
+//!
+//! Whoever reaches it may read. What changes something is taken from the same host only: in Kubernetes that is whoever may
+//! forward ports of the pod.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,7 +25,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics;
-use super::readiness::Readiness;
+use super::readiness::{Part, Readiness};
+use super::telemetry::Levels;
 
 /// How many clients are served at once; probes and one or two scrapers are what is expected.
 const MAX_CONNECTIONS: usize = 64;
@@ -63,12 +68,29 @@ impl Page {
     }
 }
 
-type Handler = Arc<dyn Fn() -> Page + Send + Sync>;
+type Handler = Arc<dyn Fn(&Query<'_>) -> Page + Send + Sync>;
+type Change = Arc<dyn Fn(&str) -> Page + Send + Sync>;
+
+/// Largest body of a change, in bytes.
+const BODY: usize = 4096;
+
+/// What stands behind the question mark.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a>(Option<&'a str>);
+
+impl Query<'_> {
+    /// Whether it has a word, with or without a value.
+    pub fn has(&self, word: &str) -> bool {
+        let words = self.0.unwrap_or_default().split('&');
+        words.map(|word| word.split_once('=').map_or(word, |(name, _)| name)).any(|found| found == word)
+    }
+}
 
 /// The pages of a server, by path.
 #[derive(Clone, Default)]
 pub struct Pages {
     handlers: BTreeMap<&'static str, Handler>,
+    changes: BTreeMap<&'static str, Change>,
 }
 
 impl Pages {
@@ -79,9 +101,43 @@ impl Pages {
 
     /// A page at `path`, made anew for each request.
     #[must_use]
-    pub fn page(mut self, path: &'static str, make: impl Fn() -> Page + Send + Sync + 'static) -> Self {
+    pub fn page(self, path: &'static str, make: impl Fn() -> Page + Send + Sync + 'static) -> Self {
+        self.page_of(path, move |_| make())
+    }
+
+    /// The same for one that depends on the query.
+    #[must_use]
+    pub fn page_of(
+        mut self,
+        path: &'static str,
+        make: impl Fn(&Query<'_>) -> Page + Send + Sync + 'static,
+    ) -> Self {
         self.handlers.insert(path, Arc::new(make));
         self
+    }
+
+    /// What a PUT at `path` from the same host does with its body.
+    #[must_use]
+    pub fn change(
+        mut self,
+        path: &'static str,
+        change: impl Fn(&str) -> Page + Send + Sync + 'static,
+    ) -> Self {
+        self.changes.insert(path, Arc::new(change));
+        self
+    }
+
+    /// `/loglevel`: which lines are logged, and a PUT of other levels.
+    #[must_use]
+    pub fn log_levels(self, levels: Levels) -> Self {
+        let changed = levels.clone();
+        self.page("/loglevel", move || Page::text(StatusCode::OK, format!("{}\n", levels.current()))).change(
+            "/loglevel",
+            move |text| match changed.set(text) {
+                Ok(()) => Page::text(StatusCode::OK, format!("{}\n", changed.current())),
+                Err(error) => Page::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+            },
+        )
     }
 
     /// `/metrics`.
@@ -93,23 +149,42 @@ impl Pages {
         })
     }
 
-    /// `/livez` asks `live`, `/readyz` asks `ready`, `/healthz` asks both. Whatever is not well is listed.
+    /// A page of this name that tells whether everything is ready, and what is not; with `?verbose` each part, as the API
+    /// servers of Kubernetes do it.
     #[must_use]
-    pub fn health(self, live: Readiness, ready: Readiness) -> Self {
-        let both = vec![live.clone(), ready.clone()];
-        self.page("/livez", move || health(std::slice::from_ref(&live)))
-            .page("/readyz", move || health(std::slice::from_ref(&ready)))
-            .page("/healthz", move || health(&both))
+    pub fn health(self, name: &'static str, readiness: Readiness) -> Self {
+        self.page_of(name, move |query| health(name, &readiness, query))
     }
 
-    fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        let page = match self.handlers.get(request.uri().path()) {
-            None => Page::text(StatusCode::NOT_FOUND, "not found\n"),
-            Some(_) if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-                Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
+    async fn make<B>(&self, request: Request<B>, from: IpAddr) -> Page
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let path = request.uri().path();
+        match (request.method(), self.handlers.get(path), self.changes.get(path)) {
+            (&Method::PUT, _, Some(_)) if !from.to_canonical().is_loopback() => {
+                Page::text(StatusCode::FORBIDDEN, "only from the same host: forward the port\n")
             }
-            Some(make) => make(),
-        };
+            (&Method::PUT, _, Some(change)) => {
+                match Limited::new(request.into_body(), BODY).collect().await {
+                    Ok(body) => change(&String::from_utf8_lossy(&body.to_bytes())),
+                    Err(error) => Page::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+                }
+            }
+            (&Method::GET | &Method::HEAD, Some(make), _) => make(&Query(request.uri().query())),
+            (_, None, None) => Page::text(StatusCode::NOT_FOUND, "not found\n"),
+            (_, _, None) => Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"),
+            (_, _, Some(_)) => Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and PUT\n"),
+        }
+    }
+
+    async fn answer<B>(&self, request: Request<B>, from: IpAddr) -> Response<Full<Bytes>>
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let page = self.make(request, from).await;
         let mut response = Response::new(Full::new(Bytes::from(page.body)));
         *response.status_mut() = page.status;
         let headers = response.headers_mut();
@@ -125,8 +200,21 @@ impl fmt::Debug for Pages {
     }
 }
 
-fn health(parts: &[Readiness]) -> Page {
-    let reasons: Vec<String> = parts.iter().flat_map(Readiness::reasons).map(|r| format!("{r}\n")).collect();
+fn health(name: &str, readiness: &Readiness, query: &Query<'_>) -> Page {
+    let name = name.trim_start_matches('/');
+    let reasons: Vec<String> = readiness.reasons().iter().map(|reason| format!("{reason}\n")).collect();
+    if query.has("verbose") {
+        // As API servers write it.
+        let line = |part: Part| match part.obstacle {
+            None => format!("[+]{} ok\n", part.name),
+            Some(obstacle) => format!("[-]{} failed: {obstacle}\n", part.name),
+        };
+        let lines: String = readiness.parts().into_iter().map(line).collect();
+        return match reasons.is_empty() {
+            true => Page::text(StatusCode::OK, format!("{lines}{name} check passed\n")),
+            false => Page::text(StatusCode::SERVICE_UNAVAILABLE, format!("{lines}{name} check failed\n")),
+        };
+    }
     if reasons.is_empty() {
         Page::text(StatusCode::OK, "ok\n")
     } else {
@@ -169,10 +257,10 @@ impl Server {
                 () = stop.cancelled() => return,
                 Some(_) = clients.join_next() => {}
                 (accepted, slot) = accepted => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, from)) => {
                         let pages = pages.clone();
                         clients.spawn(async move {
-                            serve_client(stream, pages).await;
+                            serve_client(stream, from.ip(), pages).await;
                             drop(slot);
                         });
                     }
@@ -187,10 +275,10 @@ impl Server {
     }
 }
 
-async fn serve_client(stream: TcpStream, pages: Pages) {
-    let service = service_fn(move |request| {
-        let response = pages.answer(&request);
-        async move { Ok::<_, Infallible>(response) }
+async fn serve_client(stream: TcpStream, from: IpAddr, pages: Pages) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let pages = &pages;
+        async move { Ok::<_, Infallible>(pages.answer(request, from).await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

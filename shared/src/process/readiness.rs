@@ -9,13 +9,22 @@ use tokio::sync::watch;
 /// Answers "ready?" and "why not?". Clones share the answer.
 #[derive(Clone, Debug)]
 pub struct Readiness {
-    pending: Arc<watch::Sender<Pending>>,
+    parts: Arc<watch::Sender<Parts>>,
 }
 
 #[derive(Debug, Default)]
-struct Pending {
+struct Parts {
     next: u64,
-    reasons: BTreeMap<u64, Reason>,
+    parts: BTreeMap<u64, Part>,
+}
+
+/// One of the things that have to be ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name.
+    pub name: String,
+    /// Why it is not ready, if it is not.
+    pub obstacle: Option<String>,
 }
 
 /// One thing that is not ready.
@@ -42,7 +51,7 @@ impl Default for Readiness {
 impl Readiness {
     /// Ready, as long as nothing is pending.
     pub fn new() -> Self {
-        Self { pending: Arc::new(watch::Sender::new(Pending::default())) }
+        Self { parts: Arc::new(watch::Sender::new(Parts::default())) }
     }
 
     /// A part that is not ready yet. It becomes ready by [`Guard::ready`]; a guard that is dropped before that, by
@@ -53,40 +62,44 @@ impl Readiness {
 
     /// A part whose readiness comes and goes. It begins unready because of `detail`.
     pub fn condition(&self, name: impl Into<String>, detail: impl Into<String>) -> Condition {
-        let name = name.into();
+        let name: String = name.into();
         let mut id = 0;
-        self.pending.send_modify(|pending| {
-            id = pending.next;
-            pending.next += 1;
-            pending.reasons.insert(id, Reason { name: name.clone(), detail: detail.into() });
+        self.parts.send_modify(|parts| {
+            id = parts.next;
+            parts.next += 1;
+            parts.parts.insert(id, Part { name, obstacle: Some(detail.into()) });
         });
-        Condition { readiness: self.clone(), id, name }
+        Condition { readiness: self.clone(), id }
     }
 
     /// Whether nothing is pending.
     pub fn is_ready(&self) -> bool {
-        self.pending.borrow().reasons.is_empty()
+        self.parts.borrow().parts.values().all(|part| part.obstacle.is_none())
+    }
+
+    /// What has to be ready, in the order in which it was named.
+    pub fn parts(&self) -> Vec<Part> {
+        self.parts.borrow().parts.values().cloned().collect()
     }
 
     /// What is pending, oldest first.
     pub fn reasons(&self) -> Vec<Reason> {
-        self.pending.borrow().reasons.values().cloned().collect()
+        let reason = |part: Part| Some(Reason { name: part.name, detail: part.obstacle? });
+        self.parts().into_iter().filter_map(reason).collect()
     }
 
     /// Waits until nothing is pending.
     pub async fn wait(&self) {
         // The sender lives as long as self, so waiting cannot fail.
-        let _ = self.pending.subscribe().wait_for(|pending| pending.reasons.is_empty()).await;
+        let all = |parts: &Parts| parts.parts.values().all(|part| part.obstacle.is_none());
+        let _ = self.parts.subscribe().wait_for(all).await;
     }
 
-    fn set(&self, id: u64, reason: Option<Reason>) {
-        self.pending.send_if_modified(|pending| {
-            let before = pending.reasons.get(&id).cloned();
-            let changed = before != reason;
-            match reason {
-                Some(reason) => drop(pending.reasons.insert(id, reason)),
-                None => drop(pending.reasons.remove(&id)),
-            }
+    fn set(&self, id: u64, obstacle: Option<String>) {
+        self.parts.send_if_modified(|parts| {
+            let Some(part) = parts.parts.get_mut(&id) else { return false };
+            let changed = part.obstacle != obstacle;
+            part.obstacle = obstacle;
             changed
         });
     }
@@ -125,7 +138,6 @@ impl Drop for Guard {
 pub struct Condition {
     readiness: Readiness,
     id: u64,
-    name: String,
 }
 
 impl Condition {
@@ -136,7 +148,7 @@ impl Condition {
 
     /// This part is not ready, because of `detail`.
     pub fn not_ready(&self, detail: impl Into<String>) {
-        self.readiness.set(self.id, Some(Reason { name: self.name.clone(), detail: detail.into() }));
+        self.readiness.set(self.id, Some(detail.into()));
     }
 }
 

@@ -3,18 +3,21 @@
 mod line;
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tracing::field::Visit;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::registry::{LookupSpan, Registry};
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use self::line::{Fields, Line};
 use super::clock;
-use super::options::{LogFormat, Logging};
+use super::options::{LogFormat, LogLevels, Logging};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -41,18 +44,53 @@ pub enum Destination {
 /// A JSON line has `timestamp` (RFC 3339, UTC), `level`, `component`, `message`, and the fields of the event and
 /// of the spans around it. A text line has the same as `key=value`, or, on a terminal, in a shorter form with
 /// colours (unless `NO_COLOR` is set).
-pub fn init(logging: &Logging, destination: Destination) -> Result<(), Error> {
-    let filter = filter(logging)?;
+pub fn init(logging: &Logging, destination: Destination) -> Result<Levels, Error> {
+    let (filter, handle) = reload::Layer::new(filter(&logging.levels)?);
     let lines = Lines { format: logging.format, output: Standard::new(destination) };
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)
         .try_init()
-        .map_err(|e| Error::Twice(e.to_string()))
+        .map_err(|e| Error::Twice(e.to_string()))?;
+    Ok(Levels { handle, current: Arc::new(Mutex::new(logging.levels.clone())) })
 }
 
-fn filter(logging: &Logging) -> Result<EnvFilter, Error> {
-    EnvFilter::builder().parse(logging.levels.directives()).map_err(|e| Error::Levels(e.to_string()))
+fn filter(levels: &LogLevels) -> Result<EnvFilter, Error> {
+    EnvFilter::builder().parse(levels.directives()).map_err(|e| Error::Levels(e.to_string()))
+}
+
+/// Which lines are logged, and other levels while the process runs. Clones change the same.
+#[derive(Clone, Debug)]
+pub struct Levels {
+    handle: reload::Handle<EnvFilter, Registry>,
+    current: Arc<Mutex<LogLevels>>,
+}
+
+impl Levels {
+    /// The levels in effect, as `--log-level` takes them.
+    pub fn current(&self) -> String {
+        self.current.lock().to_string()
+    }
+
+    /// Logs by these levels from now on: `info`, or `warn,grpc-event=debug`.
+    ///
+    /// # Errors
+    /// [`Error::Levels`] if one is none; then nothing changes.
+    pub fn set(&self, text: &str) -> Result<(), Error> {
+        let levels = LogLevels::new(text.trim().split(',')).map_err(|invalid| {
+            Error::Levels(
+                invalid.iter().map(|it| format!("{}; {}", it.what, it.remedy)).collect::<Vec<_>>().join("; "),
+            )
+        })?;
+        if let Some(unknown) = levels.unknown_components().next() {
+            return Err(Error::Levels(format!("there is no component {unknown:?}")));
+        }
+        let mut current = self.current.lock();
+        self.handle.reload(filter(&levels)?).map_err(|error| Error::Levels(error.to_string()))?;
+        tracing::warn!(before = %current, now = %levels, "log levels were changed");
+        *current = levels;
+        Ok(())
+    }
 }
 
 /// Takes whole lines.

@@ -60,6 +60,18 @@ pub enum Item<T> {
 }
 
 impl<T> Item<T> {
+    /// What kind of message it is, in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Delete(_) => "delete",
+            Self::State { created: true, .. } => "create",
+            Self::State { .. } => "update",
+            Self::Operation(_) => "set-operation",
+            Self::Terminate(_) => "terminate-operation",
+            Self::Request(_) => "request",
+        }
+    }
+
     /// The resource or request itself.
     pub fn value(&self) -> &T {
         match self {
@@ -72,10 +84,22 @@ impl<T> Item<T> {
     }
 }
 
+/// What the peer has acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acked<T> {
+    /// What it is about.
+    pub key: Key,
+    /// The message.
+    pub item: Item<T>,
+    /// Since when the peer was to come to see it; none if nobody said what time it was.
+    pub since: Option<Instant>,
+}
+
 #[derive(Debug)]
 struct InFlight<T> {
     id: EventId,
     item: Item<T>,
+    since: Option<Instant>,
     attempts: u32,
     due: Instant,
 }
@@ -88,6 +112,8 @@ struct Entry<T> {
     terminate: Option<T>,
     request: Option<T>,
     in_flight: Option<InFlight<T>>,
+    /// When the oldest change was made that was not sent yet.
+    since: Option<Instant>,
     attempts: u32,
     queued: bool,
 }
@@ -101,6 +127,7 @@ impl<T> Default for Entry<T> {
             terminate: None,
             request: None,
             in_flight: None,
+            since: None,
             attempts: 0,
             queued: false,
         }
@@ -133,8 +160,9 @@ impl<T> Entry<T> {
     }
 
     /// Puts back what was in flight, unless something newer has come that contains it.
-    fn put_back(&mut self, item: Item<T>) {
-        match item {
+    fn put_back(&mut self, flight: InFlight<T>) {
+        self.since = flight.since.into_iter().chain(self.since).min();
+        match flight.item {
             Item::Delete(value) => self.delete = Some(value),
             Item::State { value, created } => match &mut self.state {
                 // The newer state is yet to introduce the resource if the older one was not acknowledged.
@@ -159,6 +187,7 @@ pub struct Outbox<T> {
     ready: VecDeque<Key>,
     in_flight: HashMap<EventId, Key>,
     due: BTreeSet<(Instant, Key)>,
+    now: Option<Instant>,
 }
 
 impl<T> Default for Outbox<T> {
@@ -168,6 +197,7 @@ impl<T> Default for Outbox<T> {
             ready: VecDeque::new(),
             in_flight: HashMap::new(),
             due: BTreeSet::new(),
+            now: None,
         }
     }
 }
@@ -176,6 +206,11 @@ impl<T: Clone> Outbox<T> {
     /// An empty outbox.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What is changed from here on is changed at `now`.
+    pub fn at(&mut self, now: Instant) {
+        self.now = Some(now);
     }
 
     /// The peer must come to see the resource as `value`. `created` says that this is the start of its life.
@@ -238,7 +273,7 @@ impl<T: Clone> Outbox<T> {
             {
                 self.in_flight.remove(&flight.id);
                 entry.attempts = flight.attempts;
-                entry.put_back(flight.item);
+                entry.put_back(flight);
                 self.enqueue(key);
             }
         }
@@ -270,7 +305,8 @@ impl<T: Clone> Outbox<T> {
             // Two entries under one event id: a peer could not tell them apart, so the older is acknowledged with it.
             tracing::debug!(event_id = %id, key = ?older, "event id in flight twice");
         }
-        entry.in_flight = Some(InFlight { id, item, attempts, due });
+        let since = if entry.has_unsent() { entry.since } else { entry.since.take() };
+        entry.in_flight = Some(InFlight { id, item, since, attempts, due });
     }
 
     /// There is nothing to say about what [`next`](Self::next) returned.
@@ -279,7 +315,7 @@ impl<T: Clone> Outbox<T> {
     }
 
     /// The peer acknowledged the event. Returns what it was, if it was awaited.
-    pub fn acked(&mut self, id: &EventId) -> Option<(Key, Item<T>)> {
+    pub fn acked(&mut self, id: &EventId) -> Option<Acked<T>> {
         let key = self.in_flight.remove(id)?;
         let entry = self.entries.get_mut(&key)?;
         let flight = entry.in_flight.take_if(|flight| flight.id == *id)?;
@@ -289,7 +325,7 @@ impl<T: Clone> Outbox<T> {
             *created = false;
         }
         self.settle(key.clone());
-        Some((key, flight.item))
+        Some(Acked { key, item: flight.item, since: flight.since })
     }
 
     /// A new stream: what was in flight is sent again at once, requests of the old stream are forgotten.
@@ -305,7 +341,7 @@ impl<T: Clone> Outbox<T> {
             if let Some(entry) = self.entries.get_mut(&key) {
                 entry.attempts = 0;
                 if let Some(flight) = entry.in_flight.take() {
-                    entry.put_back(flight.item);
+                    entry.put_back(flight);
                 }
             }
             self.enqueue(key);
@@ -346,6 +382,12 @@ impl<T: Clone> Outbox<T> {
         self.entries.is_empty()
     }
 
+    /// Since when the peer has been behind: the oldest change that it has yet to acknowledge.
+    pub fn oldest(&self) -> Option<Instant> {
+        let flights = |entry: &Entry<T>| entry.in_flight.as_ref().and_then(|flight| flight.since);
+        self.entries.values().flat_map(|entry| entry.since.into_iter().chain(flights(entry))).min()
+    }
+
     /// How many messages wait, by what they say: for people and metrics.
     pub fn depths(&self) -> BTreeMap<&'static str, usize> {
         let in_flight = self.in_flight.len();
@@ -361,11 +403,9 @@ impl<T: Clone> Outbox<T> {
     }
 
     fn enqueue(&mut self, key: Key) {
-        if let Some(entry) = self.entries.get_mut(&key)
-            && !entry.queued
-            && entry.in_flight.is_none()
-            && entry.has_unsent()
-        {
+        let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.has_unsent()) else { return };
+        entry.since = entry.since.or(self.now);
+        if !entry.queued && entry.in_flight.is_none() {
             entry.queued = true;
             self.ready.push_back(key);
         }

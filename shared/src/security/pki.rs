@@ -1,6 +1,8 @@
 //! Certificates: make a CA, issue with it, read what a peer presented.
 
 mod certificate;
+mod key;
+mod trust;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,12 +10,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
-pub use self::certificate::Certificate;
+pub use self::certificate::{Certificate, PublicKey};
+pub use self::key::KeyAlgorithm;
+pub use self::trust::{Distrust, judge};
 use super::secret::Secret;
 use super::tls::Material;
 
@@ -63,6 +67,28 @@ pub enum Error {
 /// How far back a new certificate is dated, for peers whose clocks are late.
 const BACKDATE: Duration = Duration::from_secs(3600);
 
+/// Which side of a connection a certificate is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// The side that is called.
+    Server,
+    /// The side that calls.
+    Client,
+}
+
+/// What a certificate is to say of its holder.
+#[derive(Clone, Debug)]
+pub struct Leaf<'a> {
+    /// `CN` of the subject.
+    pub common_name: &'a str,
+    /// DNS names and IP addresses.
+    pub hosts: &'a [String],
+    /// Which side of a connection it is for.
+    pub usage: Usage,
+    /// The key that is made for it.
+    pub key: KeyAlgorithm,
+}
+
 /// A certificate authority that can issue.
 pub struct Ca {
     certificate: Certificate,
@@ -74,7 +100,17 @@ pub struct Ca {
 impl Ca {
     /// Makes a new CA with an ECDSA P-256 key.
     pub fn generate(common_name: &str, now: Timestamp, lifetime: Duration) -> Result<Self, Error> {
-        let key = new_key()?;
+        Self::generate_with(KeyAlgorithm::default(), common_name, now, lifetime)
+    }
+
+    /// Makes a new CA with a key of this kind.
+    pub fn generate_with(
+        algorithm: KeyAlgorithm,
+        common_name: &str,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<Self, Error> {
+        let key = algorithm.generate()?;
         let mut params = parameters(common_name, now, lifetime)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages =
@@ -164,11 +200,25 @@ impl Ca {
         self.sign(params)
     }
 
-    fn sign(&self, mut params: CertificateParams) -> Result<Material, Error> {
+    /// Issues what `leaf` says.
+    pub fn issue(&self, leaf: &Leaf<'_>, now: Timestamp, lifetime: Duration) -> Result<Material, Error> {
+        let mut params = parameters(leaf.common_name, now, lifetime)?;
+        params.subject_alt_names = leaf.hosts.iter().map(|name| host_name(name)).collect::<Result<_, _>>()?;
+        params.extended_key_usages = vec![match leaf.usage {
+            Usage::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            Usage::Client => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        self.sign_for(params, &leaf.key.generate()?)
+    }
+
+    fn sign(&self, params: CertificateParams) -> Result<Material, Error> {
+        self.sign_for(params, &KeyAlgorithm::default().generate()?)
+    }
+
+    fn sign_for(&self, mut params: CertificateParams, key: &KeyPair) -> Result<Material, Error> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
-        let key = new_key()?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(generate)?;
+        let certificate = params.signed_by(key, &self.issuer).map_err(generate)?;
         Ok(Material::new(certificate.pem(), key.serialize_pem(), self.certificate_pem.as_str()))
     }
 }
@@ -177,10 +227,6 @@ impl std::fmt::Debug for Ca {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Ca").field("subject", &self.certificate.subject).finish_non_exhaustive()
     }
-}
-
-fn new_key() -> Result<KeyPair, Error> {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(generate)
 }
 
 fn generate(error: rcgen::Error) -> Error {

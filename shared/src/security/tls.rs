@@ -10,6 +10,7 @@ mod verify;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use parking_lot::RwLock;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
@@ -97,6 +98,15 @@ pub struct Material {
     pub ca: Vec<u8>,
 }
 
+/// Until when certificates are good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Validity {
+    /// The own certificate, if there is one.
+    pub own: Option<Timestamp>,
+    /// The one of the authorities that ends first, if there are any.
+    pub authorities: Option<Timestamp>,
+}
+
 impl Material {
     /// The three parts.
     pub fn new(chain: impl Into<Vec<u8>>, key: impl Into<Secret>, ca: impl Into<Vec<u8>>) -> Self {
@@ -121,6 +131,31 @@ impl Material {
                 .map_err(|e| Error::BadCertificate { what: WHAT, reason: e.to_string() }),
             None => Ok(None),
         }
+    }
+
+    /// Until when it is good. A part that cannot be read is as if it were not there.
+    pub fn validity(&self) -> Validity {
+        let authorities = self.authorities().unwrap_or_default();
+        Validity {
+            own: self.leaf().ok().flatten().map(|leaf| leaf.not_after),
+            authorities: authorities.iter().map(|authority| authority.not_after).min(),
+        }
+    }
+
+    /// The certificates that the peer's must lead to.
+    ///
+    /// # Errors
+    /// [`Error`] if there are some that cannot be read.
+    pub fn authorities(&self) -> Result<Vec<pki::Certificate>, Error> {
+        const WHAT: &str = "the ca bundle";
+        if self.ca.is_empty() {
+            return Ok(Vec::new());
+        }
+        let read = |der: &CertificateDer<'_>| {
+            pki::Certificate::from_der(der)
+                .map_err(|error| Error::BadCertificate { what: WHAT, reason: error.to_string() })
+        };
+        certificates(&self.ca, WHAT)?.iter().map(read).collect()
     }
 
     fn identity(&self) -> Result<Option<Identity>, Error> {
@@ -187,6 +222,7 @@ struct ServerInner {
     provider: Arc<CryptoProvider>,
     versions: Vec<&'static SupportedProtocolVersion>,
     config: RwLock<Arc<ServerConfig>>,
+    validity: RwLock<Validity>,
 }
 
 impl ServerTls {
@@ -201,6 +237,7 @@ impl ServerTls {
                 provider,
                 versions,
                 config: RwLock::new(Arc::new(config)),
+                validity: RwLock::new(material.validity()),
             }),
         })
     }
@@ -210,7 +247,13 @@ impl ServerTls {
         let inner = &self.inner;
         let config = server_config(material, &inner.policy, &inner.provider, &inner.versions)?;
         *inner.config.write() = Arc::new(config);
+        *inner.validity.write() = material.validity();
         Ok(())
+    }
+
+    /// Until when what is in use is good.
+    pub fn validity(&self) -> Validity {
+        *self.inner.validity.read()
     }
 
     /// The configuration for a handshake that starts now.
@@ -274,6 +317,7 @@ struct ClientInner {
     versions: Vec<&'static SupportedProtocolVersion>,
     insecure: bool,
     config: RwLock<Arc<ClientConfig>>,
+    validity: RwLock<Validity>,
 }
 
 impl ClientTls {
@@ -283,8 +327,8 @@ impl ClientTls {
         let provider = policy.provider()?;
         let versions = policy.versions()?;
         let config = client_config(material, &policy, &provider, &versions, insecure)?;
-        let config = RwLock::new(Arc::new(config));
-        Ok(Self { inner: Arc::new(ClientInner { policy, provider, versions, insecure, config }) })
+        let (config, validity) = (RwLock::new(Arc::new(config)), RwLock::new(material.validity()));
+        Ok(Self { inner: Arc::new(ClientInner { policy, provider, versions, insecure, config, validity }) })
     }
 
     /// Uses `material` from the next handshake on. On an error the old configuration stays.
@@ -293,7 +337,13 @@ impl ClientTls {
         let config =
             client_config(material, &inner.policy, &inner.provider, &inner.versions, inner.insecure)?;
         *inner.config.write() = Arc::new(config);
+        *inner.validity.write() = material.validity();
         Ok(())
+    }
+
+    /// Until when what is in use is good.
+    pub fn validity(&self) -> Validity {
+        *self.inner.validity.read()
     }
 
     /// The configuration for a handshake that starts now.

@@ -4,6 +4,8 @@
 //! claims are those of `argocd-agent`, whose peers and replicas read and write the same ones. `now` is an
 //! argument, so that expiry is tested by calling.
 
+mod key;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
+pub use self::key::{KeyFacts, inspect_key};
 use super::secret::Secret;
 use crate::model::agent::{AgentName, Mode};
 

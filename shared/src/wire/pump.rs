@@ -26,7 +26,7 @@ use crate::model::feature::{Feature, Features};
 use crate::model::{Object, ResourceKey};
 use crate::process::clock;
 use crate::protocol::inbox::{Inbox, Limits};
-use crate::protocol::outbox::{Item, Key, Outbox};
+use crate::protocol::outbox::{Acked, Item, Key, Outbox};
 
 /// How much of one stream is worked on at once.
 const LIMITS: Limits = Limits { waiting: 1024, running: 16 };
@@ -62,7 +62,10 @@ pub struct SharedOutbox {
 impl SharedOutbox {
     /// Changes the outbox and wakes the pump.
     pub fn fill<R>(&self, change: impl FnOnce(&mut Outbox<Outgoing>) -> R) -> R {
-        let result = change(&mut self.outbox.lock());
+        let mut outbox = self.outbox.lock();
+        outbox.at(Instant::now().into_std());
+        let result = change(&mut outbox);
+        drop(outbox);
         self.filled.notify_one();
         result
     }
@@ -89,7 +92,13 @@ impl SharedOutbox {
         }
     }
 
-    fn acknowledge(&self, id: &EventId) -> Option<(Key, Item<Outgoing>)> {
+    /// How long the peer has been behind: the age of the oldest change that it has yet to acknowledge.
+    pub fn behind(&self) -> Duration {
+        let oldest = self.outbox.lock().oldest();
+        oldest.map(age).unwrap_or_default()
+    }
+
+    fn acknowledge(&self, id: &EventId) -> Option<Acked<Outgoing>> {
         let settled = self.outbox.lock().acked(id);
         self.acked.notify_waiters();
         settled
@@ -147,8 +156,8 @@ pub trait Side: Send + Sync + 'static {
     fn on_unsendable(&self, event: &Event, reason: &str);
     /// An event arrived; acknowledgements do not count.
     fn on_received(&self, event: &Event);
-    /// The peer acknowledged what this was about; with a reason if it refused it.
-    fn on_acked(&self, item: &Item<Outgoing>, refused: Option<&str>);
+    /// The peer acknowledged this, so long after it was to come to see it; with a reason if it refused it.
+    fn on_acked(&self, acked: &Acked<Outgoing>, lag: Duration, refused: Option<&str>);
     /// Something arrived that is not an event, or that no handler would have.
     fn on_refused(&self, event: Option<&Event>, reason: &str);
 }
@@ -246,8 +255,8 @@ pub async fn run<S: Side>(
                 Some(Ok(message)) => match codec::decode(message) {
                     Ok(event) if event.is_ack() => {
                         let refused = event.extensions.get(REFUSED).map(String::as_str);
-                        if let Some((_, item)) = outbox.acknowledge(&event.id) {
-                            side.on_acked(&item, refused);
+                        if let Some(acked) = outbox.acknowledge(&event.id) {
+                            side.on_acked(&acked, acked.since.map(age).unwrap_or_default(), refused);
                         }
                     }
                     Ok(event) => {
@@ -353,6 +362,10 @@ fn refusal(features: &watch::Receiver<Option<Features>>, ack: Event, reason: &st
     }
 }
 
+fn age(since: std::time::Instant) -> Duration {
+    Instant::from_std(since).elapsed()
+}
+
 async fn sleep_until(due: Option<Instant>) {
     if let Some(due) = due {
         tokio::time::sleep_until(due).await;
@@ -402,7 +415,7 @@ mod tests {
         fn on_sent(&self, _event: &Event) {}
         fn on_unsendable(&self, _event: &Event, _reason: &str) {}
         fn on_received(&self, _event: &Event) {}
-        fn on_acked(&self, _item: &Item<Outgoing>, _refused: Option<&str>) {}
+        fn on_acked(&self, _acked: &Acked<Outgoing>, _lag: Duration, _refused: Option<&str>) {}
         fn on_refused(&self, _event: Option<&Event>, _reason: &str) {}
     }
 

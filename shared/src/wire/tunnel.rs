@@ -36,6 +36,8 @@ pub const MAX_REQUESTS: usize = 2048;
 ///
 /// Not left to an estimate of the link: on a short one that is never more than what the first guess lets through.
 pub const LINK_WINDOW: u32 = 16 << 20;
+/// Largest frame on that connection. A frame of the tunnel passes in one, not in three.
+pub const LINK_FRAME: u32 = 64 << 10;
 /// Bytes of one stream that may be on their way: 10 MB/s at 100 ms.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes of all streams that may be on their way. Far more than one stream's, so that those that nobody reads leave room.

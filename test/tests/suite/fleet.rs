@@ -136,6 +136,8 @@ pub(crate) struct Fleet {
     pub(crate) adoption: AdoptionPolicy,
     /// How agents that start hold changes back.
     pub(crate) buffer_interval: Option<Duration>,
+    /// How often the sides that start compare what they have.
+    pub(crate) resync_interval: Option<Duration>,
     /// Where a principal that starts shows its agents.
     pub(crate) cluster_view: Option<tiphys_principal::ClusterViewConfig>,
     /// Where agents that start find what is on their clusters.
@@ -212,6 +214,7 @@ impl Fleet {
             served: Served::default(),
             adoption: AdoptionPolicy::Always,
             buffer_interval: None,
+            resync_interval: Some(RESYNC),
             cluster_view: None,
             cluster_cache: None,
             by_destination: false,
@@ -270,6 +273,7 @@ impl Fleet {
         let cancel = stop.clone();
         self.figures = prometheus::Registry::new();
         let (figures, max_message_size) = (self.figures.clone(), self.max_message_size);
+        let resync_interval = self.resync_interval;
         let cluster_view = self.cluster_view.clone();
         let (bound, handle) = runtime
             .spawn(async move {
@@ -278,6 +282,7 @@ impl Fleet {
                         registry: figures,
                         cluster_view,
                         max_message_size,
+                        resync_interval,
                         destination_based_mapping: by_destination,
                         ..control_plane(control.client(), &namespace)
                     },
@@ -315,6 +320,7 @@ impl Fleet {
         let (cluster, namespace) = (self.clusters[name].clone(), self.namespace.clone());
         let (adoption, buffer_interval, max_message_size) =
             (self.adoption, self.buffer_interval, self.max_message_size);
+        let resync_interval = self.resync_interval;
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
@@ -334,6 +340,7 @@ impl Fleet {
             let mut config = agent_config(mode, cluster.client(), &namespace);
             config.policy.adoption = adoption;
             config.buffer_interval = buffer_interval;
+            config.resync_interval = resync_interval;
             config.cluster_cache = cluster_cache;
             let api_server = served.api_server.unwrap_or_else(|| cluster.api_server());
             config.proxy = Some(tiphys_agent::ProxyConfig {

@@ -38,7 +38,7 @@ pub struct Logging {
 const COMPONENTS: [(&str, &[&str]); 4] = [
     ("grpc-event", &["tiphys_shared::wire", "tiphys_principal::grpc", "tiphys_agent::connection"]),
     ("informer-event-buffer", &["tiphys_shared::kube"]),
-    ("redis-proxy", &[]),
+    ("redis-proxy", &["tiphys_shared::redis", "tiphys_principal::redis_proxy", "tiphys_agent::redis_proxy"]),
     (
         "resource-proxy",
         &[
@@ -99,6 +99,13 @@ impl LogLevels {
             }
         }
         directives
+    }
+}
+
+impl std::fmt::Display for LogLevels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.default)?;
+        self.components.iter().try_for_each(|(name, level)| write!(f, ",{name}={level}"))
     }
 }
 

@@ -26,9 +26,9 @@ impl Output for Captured {
 
 fn capture(format: LogFormat, levels: &str, terminal: bool, log: impl FnOnce()) -> Vec<String> {
     let captured = Captured { terminal, ..Captured::default() };
-    let logging = Logging { format, levels: LogLevels::new(levels.split(',')).unwrap() };
+    let levels = LogLevels::new(levels.split(',')).unwrap();
     let lines = Lines { format, output: captured.clone() };
-    let subscriber = tracing_subscriber::registry().with(filter(&logging).unwrap()).with(lines);
+    let subscriber = tracing_subscriber::registry().with(filter(&levels).unwrap()).with(lines);
     tracing::subscriber::with_default(subscriber, log);
     let lines = captured.lines.lock();
     lines.clone()

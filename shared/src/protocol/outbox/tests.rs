@@ -315,3 +315,30 @@ fn the_window_bounds_what_is_in_flight() {
     outbox.acked(&id("0"));
     assert!(outbox.next(now).is_some());
 }
+
+#[test]
+fn the_peer_is_behind_since_the_oldest_change_that_it_has_not_acknowledged() {
+    let start = Instant::now();
+    let after = |seconds| start + Duration::from_secs(seconds);
+    let mut outbox = Outbox::new();
+    outbox.at(start);
+    outbox.put(key(1), value(1), true);
+    outbox.at(after(1));
+    outbox.put(key(1), value(2), false);
+    assert_eq!(outbox.oldest(), Some(start), "the newer state is younger than the peer's ignorance");
+    let (sent, item) = outbox.next(after(2)).unwrap();
+    outbox.sent(sent, item, id("first"), after(2));
+    outbox.at(after(3));
+    outbox.put(key(1), value(3), false);
+    outbox.put(key(2), value(1), true);
+    assert_eq!(outbox.oldest(), Some(start));
+    assert_eq!(outbox.acked(&id("first")).unwrap().since, Some(start));
+    assert_eq!(outbox.oldest(), Some(after(3)));
+    for _ in 0..2 {
+        let (sent, item) = outbox.next(after(4)).unwrap();
+        outbox.sent(sent, item, id("lost"), after(4));
+        outbox.at(after(5));
+        outbox.reconnected();
+    }
+    assert_eq!(outbox.oldest(), Some(after(3)), "what was lost is as old as it was");
+}

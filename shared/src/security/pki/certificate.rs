@@ -39,8 +39,33 @@ pub struct Certificate {
     pub fingerprint: String,
     /// Whether it may sign others.
     pub is_ca: bool,
+    /// What is known of its key.
+    pub public_key: PublicKey,
     /// The certificate itself.
     pub der: Arc<[u8]>,
+}
+
+/// What is known of a key without having it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicKey {
+    /// `RSA`, `ECDSA`, `Ed25519`, or that it is none of these.
+    pub kind: &'static str,
+    /// Its length in bits; 0 if it is not known.
+    pub bits: usize,
+}
+
+impl PublicKey {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        use x509_parser::public_key::PublicKey as Parsed;
+        const ED25519: &str = "1.3.101.112";
+        let info = certificate.public_key();
+        match info.parsed() {
+            Ok(Parsed::RSA(key)) => Self { kind: "RSA", bits: key.key_size() },
+            Ok(Parsed::EC(point)) => Self { kind: "ECDSA", bits: point.key_size() },
+            _ if info.algorithm.algorithm.to_id_string() == ED25519 => Self { kind: "Ed25519", bits: 256 },
+            _ => Self { kind: "unknown", bits: 0 },
+        }
+    }
 }
 
 impl Certificate {
@@ -58,6 +83,7 @@ impl Certificate {
             not_after: timestamp(parsed.validity().not_after.timestamp())?,
             fingerprint: fingerprint(der),
             is_ca: parsed.is_ca(),
+            public_key: PublicKey::of(&parsed),
             der: der.into(),
         };
         let names = parsed.subject_alternative_name().map_err(|e| Error::Malformed(e.to_string()))?;
@@ -95,6 +121,20 @@ impl Certificate {
         }
         pem.push_str("-----END CERTIFICATE-----\n");
         pem
+    }
+
+    /// Whether a server that shows this certificate is believed to be `host`, a DNS name or an address.
+    pub fn covers(&self, host: &str) -> bool {
+        let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+        if let Ok(address) = host.parse::<IpAddr>() {
+            return self.addresses.contains(&address);
+        }
+        self.dns_names.iter().any(|name| match name.strip_prefix("*.") {
+            None => name.eq_ignore_ascii_case(host),
+            Some(domain) => host
+                .split_once('.')
+                .is_some_and(|(first, rest)| !first.is_empty() && rest.eq_ignore_ascii_case(domain)),
+        })
     }
 
     /// Whether the validity includes `now`.

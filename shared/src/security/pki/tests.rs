@@ -95,3 +95,47 @@ fn keys_are_ecdsa_in_pkcs8() {
     let key = PrivateKeyDer::from_pem_slice(ca.key_pem().expose()).unwrap();
     assert!(matches!(key, PrivateKeyDer::Pkcs8(_)));
 }
+
+#[test]
+fn a_certificate_says_which_key_it_has_and_for_which_hosts_it_is() {
+    let ca = Ca::generate_with(KeyAlgorithm::EcdsaP384, "root", now(), 10 * DAY).unwrap();
+    assert_eq!(ca.certificate().public_key, PublicKey { kind: "ECDSA", bits: 384 });
+    let hosts = ["principal.example", "*.clusters.example", "10.0.0.1", "2001:db8::1"].map(str::to_owned);
+    for (key, kind, bits) in [
+        (KeyAlgorithm::EcdsaP256, "ECDSA", 256),
+        (KeyAlgorithm::EcdsaP521, "ECDSA", 521),
+        (KeyAlgorithm::Ed25519, "Ed25519", 256),
+        (KeyAlgorithm::Rsa2048, "RSA", 2048),
+    ] {
+        let leaf = Leaf { common_name: "principal", hosts: &hosts, usage: Usage::Server, key };
+        let issued = ca.issue(&leaf, now(), DAY).unwrap();
+        let leaf = issued.leaf().unwrap().unwrap();
+        assert_eq!((leaf.public_key.kind, leaf.public_key.bits), (kind, bits));
+        assert_eq!(leaf.subject, "CN=principal");
+        for host in ["Principal.Example", "a.clusters.example", "10.0.0.1", "[2001:db8::1]"] {
+            assert!(leaf.covers(host), "{host}");
+        }
+        for host in
+            ["", "principal", "clusters.example", ".clusters.example", "a.b.clusters.example", "10.0.0.2"]
+        {
+            assert!(!leaf.covers(host), "{host}");
+        }
+        ServerTls::new(&issued, Policy::mutual()).unwrap();
+        assert_eq!(judge(&issued.chain, &issued.ca, Usage::Server, now()).unwrap(), Ok(()));
+    }
+}
+
+#[test]
+fn a_certificate_is_judged_as_a_handshake_would() {
+    let (ca, namesake) =
+        (Ca::generate("root", now(), 10 * DAY).unwrap(), Ca::generate("root", now(), 10 * DAY).unwrap());
+    let client = ca.issue_client::<&str>("agent", &[], now(), DAY).unwrap();
+    let verdict =
+        |ca: &Ca, usage, at| judge(&client.chain, ca.certificate_pem().as_bytes(), usage, at).unwrap();
+    assert_eq!(verdict(&ca, Usage::Client, now()), Ok(()));
+    assert_eq!(verdict(&ca, Usage::Server, now()), Err(Distrust::Usage));
+    assert_eq!(verdict(&namesake, Usage::Client, now()), Err(Distrust::UnknownIssuer));
+    assert_eq!(verdict(&ca, Usage::Client, now() + 2 * DAY), Err(Distrust::Expired));
+    assert_eq!(verdict(&ca, Usage::Client, now() - 2 * DAY), Err(Distrust::NotYetValid));
+    assert!(judge(b"", &client.ca, Usage::Client, now()).is_err());
+}

@@ -41,6 +41,8 @@ pub struct DialOptions {
     pub stream_window: Option<u32>,
     /// Flow-control window of the connection, in bytes.
     pub connection_window: Option<u32>,
+    /// Largest frame that is taken, in bytes.
+    pub max_frame_size: Option<u32>,
     /// Requests that may wait for the connection.
     pub queue: usize,
     /// What to call ourselves.
@@ -60,6 +62,7 @@ impl DialOptions {
             keepalive_timeout: Duration::from_secs(20),
             stream_window: None,
             connection_window: None,
+            max_frame_size: None,
             queue: 16,
             user_agent: None,
         }
@@ -89,7 +92,8 @@ impl DialOptions {
             .map_err(|_| bad())?
             .buffer_size(self.queue)
             .initial_stream_window_size(self.stream_window)
-            .initial_connection_window_size(self.connection_window);
+            .initial_connection_window_size(self.connection_window)
+            .max_frame_size(self.max_frame_size);
         if let Some(interval) = self.keepalive_interval {
             endpoint = endpoint
                 .http2_keep_alive_interval(interval)

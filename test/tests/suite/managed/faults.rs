@@ -123,3 +123,27 @@ async fn an_edit_in_the_cluster_while_the_principal_is_away_is_undone_all_the_sa
     let there = fleet.at_control(Kind::Application, "agent");
     Fleet::until_is(&there, "kept", "the status from before", |app| app.data["status"] == status).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_of_what_is_taken_over_in_the_background_is_told() {
+    let mut fleet = Fleet::embedded(&["agent"]).await;
+    // Nothing else may bring it to light.
+    fleet.kill_agent("agent");
+    fleet.resync_interval = None;
+    fleet.kill_principal();
+    fleet.start_principal().await;
+    fleet.start_agent("agent");
+    let here = fleet.at_cluster(Kind::Application, "agent");
+    fleet.create("agent", "app").await;
+    Fleet::until_is(&here, "app", "the copy", |_| true).await;
+    fleet.until_quiet().await;
+    // As if somebody had put another in its place.
+    let status = serde_json::json!({"sync": {"status": "Synced"}});
+    let foreign = serde_json::json!({
+        "metadata": {"annotations": {"argocd.argoproj.io/source-uid": null}},
+        "status": status,
+    });
+    merge(&here, "app", foreign).await;
+    let there = fleet.at_control(Kind::Application, "agent");
+    Fleet::until_is(&there, "app", "its status", |app| app.data["status"] == status).await;
+}

@@ -1,0 +1,402 @@
+//! `agent create|list|inspect|reconfigure|print-tls`: what Argo CD knows of agents' clusters.
+
+pub(crate) mod cluster;
+
+use std::collections::BTreeMap;
+
+use clap::{ArgAction, Args, Command, FromArgMatches, Subcommand};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::ListParams;
+use serde::Serialize;
+use tiphys_shared::model::AgentName;
+use tiphys_shared::model::argocd::label;
+use tiphys_shared::security::pki::{Certificate, Leaf, Usage};
+use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
+
+use self::cluster::{Cluster, Credentials, server_url};
+use super::Program;
+use super::pki::{LEAF_DAYS, ca, issue};
+use crate::failure::Failure;
+use crate::operator;
+use crate::operator::keys::KeyOptions;
+use crate::operator::targets::{Site, Targets};
+use crate::operator::write::{self, DryRun, IfThere, Write};
+use crate::output::{self, Format, Table};
+
+/// Names of the verbs, beside which `agent` runs an agent.
+pub(super) const VERBS: [&str; 5] = ["create", "list", "inspect", "reconfigure", "print-tls"];
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a new agent known to Argo CD, with a certificate for the resource proxy
+    Create(Create),
+    /// List the agents that Argo CD knows
+    List(List),
+    /// Show what Argo CD knows of an agent
+    #[command(visible_alias = "show")]
+    Inspect(Inspect),
+    /// Print the certificate, key or CA with which Argo CD reaches an agent
+    #[command(visible_alias = "dump-tls")]
+    PrintTls(PrintTls),
+    /// Change what Argo CD knows of an agent
+    Reconfigure(Reconfigure),
+}
+
+#[derive(Debug, Args)]
+struct Create {
+    /// The new agent
+    #[arg(value_name = "NAME")]
+    name: AgentName,
+    /// Where Argo CD reaches the principal's resource proxy
+    #[arg(long, value_name = "HOST:PORT", default_value = "argocd-agent-resource-proxy:9090")]
+    resource_proxy_server: String,
+    /// Further labels of the cluster Secret: key=value, separated by commas
+    #[arg(long, short, value_name = "LIST", value_delimiter = ',')]
+    label: Vec<String>,
+    /// Secret with the certificate and key that Argo CD uses, as [NAMESPACE/]NAME, instead of issuing one
+    #[arg(long, value_name = "SECRET", requires = "ca_from_secret")]
+    tls_from_secret: Option<String>,
+    /// Secret with the CA of the resource proxy, as [NAMESPACE/]NAME
+    #[arg(long, value_name = "SECRET", requires = "tls_from_secret")]
+    ca_from_secret: Option<String>,
+    #[command(flatten)]
+    issue: IssueOptions,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+#[derive(Debug, Args)]
+struct IssueOptions {
+    /// Days for which an issued certificate is good
+    #[arg(long, value_name = "DAYS", default_value_t = LEAF_DAYS, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    days: u32,
+    #[command(flatten)]
+    key: KeyOptions,
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Only agents whose cluster Secrets match this label selector
+    #[arg(long, short, value_name = "LIST", value_delimiter = ',')]
+    label: Vec<String>,
+    /// Form of the answer
+    #[arg(long, short, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+#[derive(Debug, Args)]
+struct Inspect {
+    /// The agent
+    #[arg(value_name = "NAME")]
+    name: AgentName,
+    /// Form of the answer
+    #[arg(long, short, value_name = "FORMAT")]
+    output: Option<Format>,
+}
+
+#[derive(Debug, Args)]
+struct PrintTls {
+    /// The agent
+    #[arg(value_name = "NAME")]
+    name: AgentName,
+    /// What to print
+    #[arg(long = "type", short = 't', value_name = "WHAT", default_value = "cert", ignore_case = true)]
+    what: Asset,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Asset {
+    Cert,
+    Key,
+    Ca,
+}
+
+#[derive(Debug, Args)]
+struct Reconfigure {
+    /// The agent
+    #[arg(value_name = "NAME")]
+    name: AgentName,
+    /// Where Argo CD reaches the principal's resource proxy: HOST:PORT, or the whole URL
+    #[arg(long, value_name = "ADDRESS")]
+    resource_proxy_server: Option<String>,
+    /// User name that Argo CD shows to the resource proxy
+    #[arg(long, value_name = "TEXT")]
+    resource_proxy_username: Option<String>,
+    /// Its password
+    #[arg(long, value_name = "TEXT", env = "ARGOCD_AGENT_RESOURCE_PROXY_PASSWORD", hide_env_values = true)]
+    resource_proxy_password: Option<String>,
+    /// Issue a new certificate for Argo CD
+    #[arg(long, action = ArgAction::Set, default_value = "false")]
+    reissue_client_cert: bool,
+    #[command(flatten)]
+    issue: IssueOptions,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// What upstream tells of an agent, under its names.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary {
+    server: String,
+    name: String,
+    not_valid_before: String,
+    not_valid_after: String,
+    fingerprint: String,
+}
+
+/// Adds the verbs to the command `agent`.
+pub(super) fn add_verbs(command: Command) -> Command {
+    Verb::augment_subcommands(command)
+}
+
+pub(super) fn run(program: Program, given: &clap::ArgMatches, targets: Targets) -> Result<(), Failure> {
+    let verb = Verb::from_arg_matches(given).map_err(Failure::Usage)?;
+    operator::run(async move {
+        let site = targets.control_plane().await?;
+        match verb {
+            Verb::Create(options) => create(&site, options).await,
+            Verb::List(options) => list(program, &site, options).await,
+            Verb::Inspect(options) => inspect(program, &site, options).await,
+            Verb::PrintTls(options) => print_tls(&site, options).await,
+            Verb::Reconfigure(options) => reconfigure(&site, options).await,
+        }
+    })
+}
+
+impl IssueOptions {
+    /// A certificate with which Argo CD says to the resource proxy which agent it wants.
+    async fn credentials(&self, site: &Site, agent: &AgentName) -> Result<Credentials, Failure> {
+        let ca = ca(site).await?;
+        let leaf = Leaf {
+            common_name: agent.as_str(),
+            hosts: &[],
+            usage: Usage::Client,
+            key: self.key.algorithm()?,
+        };
+        let issued = issue(&ca, self.days, &leaf)?;
+        Ok(Credentials { chain: issued.chain, key: issued.key, ca: issued.ca })
+    }
+
+    fn refuse_key_options(&self, because: &str) -> Result<(), Failure> {
+        if self.key.are_given() {
+            return Err(Failure::usage(format!("--key-algorithm and --key-size have no effect {because}"))
+                .remedy("leave them out"));
+        }
+        Ok(())
+    }
+}
+
+async fn create(site: &Site, options: Create) -> Result<(), Failure> {
+    let Create { name, label, tls_from_secret, ca_from_secret, issue, dry_run, .. } = options;
+    let labels = parse_labels(&label)?;
+    let server = server_url(&options.resource_proxy_server, &name)?;
+    let if_there = IfThere::Refuse("change it with `agent reconfigure`, or choose another name");
+    if write::read(site, &cluster::secret_name(&name)).await?.is_some() {
+        return Err(Failure::new(format!("agent {name} is there already"))
+            .remedy("change it with `agent reconfigure`, or choose another name"));
+    }
+    let credentials = match (tls_from_secret, ca_from_secret) {
+        (Some(tls), Some(ca)) => {
+            issue.refuse_key_options("with --tls-from-secret")?;
+            borrowed(site, &tls, &ca).await?
+        }
+        _ => issue.credentials(site, &name).await?,
+    };
+    let secret = Cluster::new(&name, server, &credentials).into_secret(&name, labels);
+    write::all(vec![Write { site, secret, if_there }], dry_run).await
+}
+
+fn parse_labels(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut labels = BTreeMap::new();
+    for text in given.iter().filter(|text| !text.is_empty()) {
+        let wrong = |what: &str| {
+            Failure::usage(format!("--label {text:?} {what}")).remedy("write KEY=VALUE, each key once")
+        };
+        let (key, value) = text.split_once('=').ok_or_else(|| wrong("is not KEY=VALUE"))?;
+        if [label::AGENT_NAME, label::SECRET_TYPE].contains(&key) {
+            return Err(wrong("is set by this command itself"));
+        }
+        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
+            return Err(wrong("names a key a second time"));
+        }
+    }
+    Ok(labels)
+}
+
+/// Credentials that somebody else keeps in Secrets.
+async fn borrowed(site: &Site, tls: &str, ca: &str) -> Result<Credentials, Failure> {
+    let part = async |reference: &str, key: &str| -> Result<Vec<u8>, Failure> {
+        let (namespace, name) = match reference.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() => (namespace, name),
+            Some((_, name)) => (site.namespace.as_str(), name),
+            None => (site.namespace.as_str(), reference),
+        };
+        let site = Site { namespace: namespace.to_owned(), ..site.clone() };
+        let found = write::read(&site, name).await?.ok_or_else(|| {
+            Failure::new(format!("there is no Secret {namespace}/{name}"))
+                .remedy("check --tls-from-secret and --ca-from-secret")
+        })?;
+        found.data.unwrap_or_default().remove(key).map(|bytes| bytes.0).ok_or_else(|| {
+            Failure::new(format!("Secret {namespace}/{name} has no {key}"))
+                .remedy("the one needs tls.crt and tls.key, the other ca.crt")
+        })
+    };
+    let (chain, key) = (part(tls, "tls.crt").await?, part(tls, "tls.key").await?.into());
+    let ca = part(ca, "ca.crt").await?;
+    let credentials = Credentials { chain, key, ca };
+    let material = Material::new(credentials.chain.clone(), credentials.key.clone(), credentials.ca.clone());
+    let policy = Policy { client_certificate: ClientCertificate::Required, ..Policy::default() };
+    ServerTls::new(&material, policy).map_err(|error| {
+        Failure::because("what these Secrets hold cannot be used", &error)
+            .remedy("name a Secret with a certificate and its key, and one with a CA")
+    })?;
+    Ok(credentials)
+}
+
+/// The Secrets that stand for agents.
+async fn secrets(site: &Site, selector: &[String]) -> Result<Vec<Secret>, Failure> {
+    let mut labels: Vec<&str> = selector.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+    labels.push(label::AGENT_NAME);
+    let api: Api<Secret> = Api::namespaced(site.client.clone(), &site.namespace);
+    let found = api.list(&ListParams::default().labels(&labels.join(","))).await.map_err(|error| {
+        Failure::because(&format!("cannot list Secrets in namespace {}", site.namespace), &error)
+    })?;
+    Ok(found.items)
+}
+
+/// Names of the agents that Argo CD knows.
+pub(super) async fn known_agents(site: &Site) -> Result<Vec<String>, Failure> {
+    let secrets = secrets(site, &[]).await?;
+    let labels = secrets.into_iter().filter_map(|secret| secret.metadata.labels?.remove(label::AGENT_NAME));
+    Ok(labels.collect())
+}
+
+async fn list(program: Program, site: &Site, options: List) -> Result<(), Failure> {
+    let found = secrets(site, &options.label).await?;
+    if found.is_empty() {
+        return Err(Failure::new(format!("no agents are known in namespace {}", site.namespace))
+            .remedy("make one known with `agent create`, or check --principal-context and --label"));
+    }
+    let name_of = |secret: &Secret| {
+        let labels = secret.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get(label::AGENT_NAME)).cloned().unwrap_or_default()
+    };
+    if options.output.is_none() && program == Program::ArgocdAgentctl {
+        return found.iter().try_for_each(|secret| output::line(&name_of(secret)));
+    }
+    let summaries: Vec<Summary> = found
+        .iter()
+        .map(|secret| {
+            // One that cannot be read is listed too; `validate` tells what is wrong with it.
+            let cluster = Cluster::read(secret).ok();
+            let certificate = cluster.as_ref().and_then(Cluster::certificate);
+            summary(&name_of(secret), cluster.map(|cluster| cluster.server).unwrap_or_default(), certificate)
+        })
+        .collect();
+    options.output.unwrap_or(Format::Table).print(&summaries, || {
+        let mut table = Table::new(&["AGENT", "SERVER", "NOT AFTER"]);
+        for agent in &summaries {
+            table.row([agent.name.clone(), agent.server.clone(), agent.not_valid_after.clone()]);
+        }
+        table
+    })
+}
+
+fn summary(name: &str, server: String, certificate: Option<Certificate>) -> Summary {
+    let time = |time: Option<jiff::Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
+    Summary {
+        server,
+        name: name.to_owned(),
+        not_valid_before: time(certificate.as_ref().map(|certificate| certificate.not_before)),
+        not_valid_after: time(certificate.as_ref().map(|certificate| certificate.not_after)),
+        fingerprint: certificate.map(|certificate| certificate.fingerprint).unwrap_or_default(),
+    }
+}
+
+async fn load(site: &Site, agent: &AgentName) -> Result<(Secret, Cluster), Failure> {
+    let name = cluster::secret_name(agent);
+    let secret = write::read(site, &name).await?.ok_or_else(|| {
+        Failure::new(format!("agent {agent} is not known: there is no Secret {}/{name}", site.namespace))
+            .remedy("see `agent list`, make it known with `agent create`, or check --principal-context")
+    })?;
+    let cluster = Cluster::read(&secret).map_err(|what| {
+        Failure::new(format!("Secret {}/{name} {what}", site.namespace))
+            .remedy("delete it and make it anew with `agent create`")
+    })?;
+    Ok((secret, cluster))
+}
+
+async fn inspect(program: Program, site: &Site, options: Inspect) -> Result<(), Failure> {
+    let (_, cluster) = load(site, &options.name).await?;
+    let certificate = cluster.certificate();
+    let summary = summary(&cluster.name, cluster.server, certificate);
+    options.output.unwrap_or(program.machine_format()).print(&summary, || {
+        let mut table = Table::new(&["AGENT", "SERVER", "NOT BEFORE", "NOT AFTER", "FINGERPRINT"]);
+        table.row([
+            summary.name.clone(),
+            summary.server.clone(),
+            summary.not_valid_before.clone(),
+            summary.not_valid_after.clone(),
+            summary.fingerprint.clone(),
+        ]);
+        table
+    })
+}
+
+async fn print_tls(site: &Site, options: PrintTls) -> Result<(), Failure> {
+    let (_, cluster) = load(site, &options.name).await?;
+    let field = match options.what {
+        Asset::Cert => "certData",
+        Asset::Key => "keyData",
+        Asset::Ca => "caData",
+    };
+    let pem = cluster.tls_part(field).ok_or_else(|| {
+        Failure::new(format!("the cluster Secret of agent {} has no {field}", options.name))
+            .remedy("issue credentials with `agent reconfigure --reissue-client-cert`")
+    })?;
+    output::text(&String::from_utf8_lossy(&pem))
+}
+
+async fn reconfigure(site: &Site, options: Reconfigure) -> Result<(), Failure> {
+    let name = options.name;
+    if !options.reissue_client_cert {
+        options.issue.refuse_key_options("without --reissue-client-cert")?;
+    }
+    let (mut secret, mut cluster) = load(site, &name).await?;
+    let before = cluster.clone();
+    if let Some(address) = options.resource_proxy_server.filter(|text| !text.is_empty()) {
+        cluster.server = server_url(&address, &name)?;
+    }
+    for (field, value) in
+        [("username", options.resource_proxy_username), ("password", options.resource_proxy_password)]
+    {
+        if let Some(value) = value.filter(|text| !text.is_empty()) {
+            cluster.set(field, value);
+        }
+    }
+    if options.reissue_client_cert {
+        cluster.set_credentials(&options.issue.credentials(site, &name).await?);
+    }
+    if cluster == before {
+        output::say(&format!("nothing of agent {name} is to be changed"));
+        return Ok(());
+    }
+    cluster.write_to(&mut secret);
+    write::all(vec![Write { site, secret, if_there: IfThere::Replace }], options.dry_run).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_taken_once_and_never_those_that_mark_the_secret() {
+        let parse = |list: &[&str]| parse_labels(&list.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(parse(&["a=b", "c=", ""]).unwrap().len(), 2);
+        for wrong in [&["a"][..], &["a=1", "a=2"], &["argocd.argoproj.io/secret-type=repository"]] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Certificates, keys and the Secrets that hold them. Pure.
+
+use jiff::Timestamp;
+use tiphys_shared::security::pki::{Certificate, Distrust, Usage, judge};
+use tiphys_shared::security::secret::Secret;
+use tiphys_shared::security::tls::{self, ClientCertificate, Material, Policy, ServerTls};
+use tiphys_shared::security::token;
+
+use super::finding::Findings;
+use super::snapshot::Facts;
+use crate::operator::names;
+
+/// Warn so many days before a certificate ends.
+const SOON: i64 = 14 * 24 * 60 * 60;
+
+/// A Secret with a certificate and its key. Returns the certificate if it can be read.
+pub(super) fn pair(
+    findings: &mut Findings,
+    facts: &Facts,
+    name: &str,
+    whose: &str,
+    now: Timestamp,
+    issue: &str,
+) -> Option<Certificate> {
+    let at = format!("Secret {}/{name} ({whose})", facts.namespace);
+    let Some(secret) = facts.secrets.get(name) else {
+        findings.error("secret-missing", format!("{at} is not there"), format!("make it with `{issue}`"));
+        return None;
+    };
+    let data = secret.data.as_ref();
+    let missing: Vec<&str> = ["tls.crt", "tls.key"]
+        .into_iter()
+        .filter(|key| data.and_then(|data| data.get(*key)).is_none_or(|value| value.0.is_empty()))
+        .collect();
+    if !missing.is_empty() {
+        let keys: Vec<&str> = data.into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+        let has = if keys.is_empty() { "nothing".to_owned() } else { keys.join(", ") };
+        findings.error(
+            "secret-keys",
+            format!("{at} lacks {}; it has {has}", missing.join(" and ")),
+            format!(
+                "store certificate and key as tls.crt and tls.key in PEM, or make it with `{issue} --upsert`"
+            ),
+        );
+        return None;
+    }
+    let (chain, key) = (facts.secret_entry(name, &["tls.crt"])?, facts.secret_entry(name, &["tls.key"])?);
+    let certificate = match Certificate::from_pem(chain) {
+        Ok(certificate) => certificate,
+        Err(error) => {
+            findings.error(
+                "certificate-unreadable",
+                format!("the certificate in {at} cannot be read: {error}"),
+                format!("store it in PEM, or make it anew with `{issue} --upsert`"),
+            );
+            return None;
+        }
+    };
+    let material = Material::new(chain, Secret::new(key), Vec::new());
+    let policy = Policy { client_certificate: ClientCertificate::None, ..Policy::default() };
+    match ServerTls::new(&material, policy) {
+        Ok(_) => {}
+        Err(tls::Error::KeyMismatch) => findings.error(
+            "key-mismatch",
+            format!("the key in {at} does not belong to its certificate"),
+            format!("store a pair, or make it anew with `{issue} --upsert`"),
+        ),
+        Err(error) => findings.error(
+            "key-unreadable",
+            format!("what is in {at} cannot be used: {error}"),
+            format!("store an unencrypted key in PEM, or make it anew with `{issue} --upsert`"),
+        ),
+    }
+    validity(findings, &certificate, &format!("the certificate in {at}"), now, issue);
+    Some(certificate)
+}
+
+/// Whether a certificate is good now, and for a while.
+pub(super) fn validity(
+    findings: &mut Findings,
+    certificate: &Certificate,
+    what: &str,
+    now: Timestamp,
+    issue: &str,
+) {
+    let left = certificate.not_after.as_second() - now.as_second();
+    let renew = format!("renew it: `{issue} --upsert`");
+    if left < 0 {
+        findings.error("certificate-expired", format!("{what} expired at {}", certificate.not_after), renew);
+    } else if now < certificate.not_before {
+        findings.error(
+            "certificate-not-yet-valid",
+            format!("{what} is not valid before {}", certificate.not_before),
+            format!("check the clocks of both machines, or {renew}"),
+        );
+    } else if left < SOON {
+        let days = left / (24 * 60 * 60);
+        findings.warning("certificate-expires", format!("{what} expires in {days} days"), renew);
+    }
+}
+
+/// Whether a certificate would be believed by one who has this CA. What is wrong with its dates is said elsewhere.
+pub(super) fn trusted(
+    findings: &mut Findings,
+    chain: &[u8],
+    ca: &[u8],
+    usage: Usage,
+    (what, believer): (&str, &str),
+    now: Timestamp,
+    issue: &str,
+) {
+    match judge(chain, ca, usage, now) {
+        Ok(Ok(()) | Err(Distrust::Expired | Distrust::NotYetValid)) | Err(_) => {}
+        Ok(Err(Distrust::UnknownIssuer)) => findings.error(
+            "ca-mismatch",
+            format!("{what} is not signed by {believer}"),
+            format!(
+                "issue it anew with `{issue} --upsert`, or hand out the right CA with `pki propagate --force`"
+            ),
+        ),
+        Ok(Err(Distrust::Usage)) => findings.error(
+            "certificate-usage",
+            format!("{what} is made for the other side of a connection (extended key usage)"),
+            format!("issue it anew with `{issue} --upsert`"),
+        ),
+        Ok(Err(other)) => findings.error(
+            "certificate-refused",
+            format!("{what} is refused by one who has {believer}: {other}"),
+            format!("issue it anew with `{issue} --upsert`"),
+        ),
+    }
+}
+
+/// The certificate of the CA in a Secret.
+pub(super) fn authority<'a>(
+    findings: &mut Findings,
+    facts: &'a Facts,
+    name: &str,
+    now: Timestamp,
+    issue: &str,
+) -> Option<&'a [u8]> {
+    let at = format!("Secret {}/{name} (CA)", facts.namespace);
+    if !facts.secrets.contains_key(name) {
+        findings.error("secret-missing", format!("{at} is not there"), format!("make it with `{issue}`"));
+        return None;
+    }
+    let Some(pem) = facts.secret_entry(name, &["ca.crt", "tls.crt"]) else {
+        findings.error(
+            "secret-keys",
+            format!("{at} has neither ca.crt nor tls.crt"),
+            format!("store the CA's certificate in PEM as ca.crt, or make it with `{issue}`"),
+        );
+        return None;
+    };
+    match Certificate::from_pem(pem) {
+        Ok(certificate) if !certificate.is_ca => {
+            findings.error(
+                "ca-not-ca",
+                format!("the certificate in {at} is not a CA's: it cannot have signed others"),
+                format!("store the certificate of the CA itself, or make one with `{issue} --force`"),
+            );
+            None
+        }
+        Ok(certificate) => {
+            validity(
+                findings,
+                &certificate,
+                &format!("the CA in {at}"),
+                now,
+                &format!("{issue} --force, then pki issue"),
+            );
+            Some(pem)
+        }
+        Err(error) => {
+            findings.error(
+                "certificate-unreadable",
+                format!("the certificate in {at} cannot be read: {error}"),
+                format!("store it in PEM, or make it with `{issue} --force`"),
+            );
+            None
+        }
+    }
+}
+
+/// The key that signs tokens.
+pub(super) fn signing_key(findings: &mut Findings, facts: &Facts, name: &str) {
+    let at = format!("Secret {}/{name} (key that signs tokens)", facts.namespace);
+    if !facts.secrets.contains_key(name) {
+        return findings.error("jwt-missing", format!("{at} is not there"), "make it with `jwt create-key`");
+    }
+    let Some(key) = facts.secret_entry(name, &[names::JWT_KEY, "tls.key"]) else {
+        return findings.error(
+            "jwt-missing",
+            format!("{at} has no {}", names::JWT_KEY),
+            "make it anew with `jwt create-key --upsert`",
+        );
+    };
+    if let Err(error) = token::inspect_key(&Secret::new(key)) {
+        findings.error(
+            "jwt-unusable",
+            format!("{at} is no use: {error}"),
+            "make it anew with `jwt create-key --upsert`; agents log in again then",
+        );
+    }
+}
+
+/// Whether a certificate is on the blocklist of the control plane.
+pub(super) fn blocked(findings: &mut Findings, control: &Facts, certificate: &Certificate, what: &str) {
+    let map = control.config_maps.get(names::BLOCKLIST).and_then(|map| map.data.as_ref());
+    let listed = map.is_some_and(|entries| {
+        entries.keys().any(|key| {
+            crate::command::blocklist::canonical(key).as_deref() == Some(certificate.fingerprint.as_str())
+        })
+    });
+    if listed {
+        findings.error(
+            "certificate-blocked",
+            format!("{what} is on the blocklist of the control plane, and so is refused"),
+            format!(
+                "issue a new certificate, or take it off with `blocklist tls remove {}`",
+                certificate.fingerprint
+            ),
+        );
+    }
+}

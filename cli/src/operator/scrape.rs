@@ -1,0 +1,180 @@
+//! The principal's metrics, read as Prometheus reads them.
+
+use http::Uri;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::{Api, Client, Config};
+use tiphys_principal::options::Options as PrincipalOptions;
+
+use super::installation::{Installation, Part, runs};
+use super::targets::Site;
+use crate::failure::Failure;
+
+/// More is not read: an address may be anybody's.
+const LARGEST: usize = 64 << 20;
+
+/// One figure.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) value: f64,
+}
+
+impl Sample {
+    /// Value of a label.
+    pub(crate) fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Where metrics are read.
+pub(crate) enum Source {
+    /// From a URL.
+    Url(Client, String),
+    /// From a pod, by way of its API server.
+    Pod(Client, String),
+}
+
+impl Source {
+    /// The page at a URL.
+    pub(crate) fn at(url: &str) -> Result<Self, Failure> {
+        let wrong = || {
+            Failure::usage(format!("--metrics-url {url:?} is not the URL of a page"))
+                .remedy("write it as http://127.0.0.1:8000/metrics")
+        };
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none() {
+            return Err(wrong());
+        }
+        let path = if uri.path() == "/" { "/metrics" } else { uri.path() }.to_owned();
+        let mut parts = uri.into_parts();
+        parts.path_and_query = None;
+        let base = http::uri::Builder::from(Uri::default());
+        let base = parts.scheme.into_iter().fold(base, http::uri::Builder::scheme);
+        let base = parts.authority.into_iter().fold(base, http::uri::Builder::authority);
+        let base = base.path_and_query("/").build().map_err(|_| wrong())?;
+        let client = Client::try_from(Config::new(base))
+            .map_err(|error| Failure::because("cannot make a client for the metrics", &error))?;
+        Ok(Self::Url(client, path))
+    }
+
+    /// The principal's pod in a namespace.
+    pub(crate) async fn find(site: &Site) -> Result<Self, Failure> {
+        let nowhere = |what: String| {
+            Failure::new(what)
+                .remedy("give the address of its metrics: --metrics-url http://HOST:8000/metrics")
+        };
+        let installation = Installation::find(site, Part::Principal).await?;
+        let installation = installation.ok_or_else(|| {
+            nowhere(format!("no workload in namespace {} runs a principal", site.namespace))
+        })?;
+        let settings = installation.load(Part::Principal, site, PrincipalOptions::validate)?.value;
+        let port =
+            settings.metrics.ok_or_else(|| nowhere("the principal serves no metrics".to_owned()))?.port;
+        let pods: Api<Pod> = Api::namespaced(site.client.clone(), &site.namespace);
+        let pods = pods.list(&ListParams::default()).await.map_err(|error| {
+            Failure::because(&format!("cannot list pods in namespace {}", site.namespace), &error)
+        })?;
+        let ready = |pod: &&Pod| {
+            let is_running =
+                pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+            is_running && pod.spec.as_ref().is_some_and(|spec| runs(spec, Part::Principal))
+        };
+        let pod = pods.iter().find(ready).and_then(|pod| pod.metadata.name.clone());
+        let pod = pod.ok_or_else(|| nowhere("no pod of the principal runs".to_owned()))?;
+        let path = format!("/api/v1/namespaces/{}/pods/{pod}:{port}/proxy/metrics", site.namespace);
+        Ok(Self::Pod(site.client.clone(), path))
+    }
+
+    /// Reads them.
+    pub(crate) async fn read(&self) -> Result<Vec<Sample>, Failure> {
+        let (Self::Url(client, path) | Self::Pod(client, path)) = self;
+        let request = http::Request::get(path)
+            .body(Vec::new())
+            .map_err(|error| Failure::because("cannot ask for the metrics", &error))?;
+        let text = client.request_text(request).await.map_err(|error| {
+            Failure::because("cannot read the principal's metrics", &error)
+                .remedy("check that it runs, and --metrics-url or the permission to get pods/proxy")
+        })?;
+        if text.len() > LARGEST {
+            return Err(Failure::new("the page with the metrics is too large").remedy("check --metrics-url"));
+        }
+        Ok(parse(&text))
+    }
+}
+
+/// Reads the text form. What is no sample is passed over.
+pub(crate) fn parse(text: &str) -> Vec<Sample> {
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(sample).collect()
+}
+
+fn sample(line: &str) -> Option<Sample> {
+    let line = line.trim();
+    let end = line.find(|c: char| c == '{' || c.is_whitespace())?;
+    let (name, rest) = line.split_at(end);
+    let (labels, rest) = match rest.strip_prefix('{') {
+        Some(rest) => labels(rest)?,
+        None => (Vec::new(), rest),
+    };
+    let value = rest.split_whitespace().next()?.parse().ok()?;
+    Some(Sample { name: name.to_owned(), labels, value })
+}
+
+type Labels = Vec<(String, String)>;
+
+/// Labels up to the closing brace, and what follows it.
+fn labels(mut rest: &str) -> Option<(Labels, &str)> {
+    let mut labels = Vec::new();
+    loop {
+        rest = rest.trim_start_matches([',', ' ']);
+        if let Some(rest) = rest.strip_prefix('}') {
+            return Some((labels, rest));
+        }
+        let (key, after) = rest.split_once("=\"")?;
+        let mut value = String::new();
+        let mut characters = after.char_indices();
+        loop {
+            match characters.next()? {
+                (at, '"') => {
+                    rest = &after[at + 1..];
+                    break;
+                }
+                (_, '\\') => match characters.next()?.1 {
+                    'n' => value.push('\n'),
+                    other => value.push(other),
+                },
+                (_, other) => value.push(other),
+            }
+        }
+        labels.push((key.trim().to_owned(), value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_read_with_their_labels_and_noise_is_passed_over() {
+        let text = "# HELP a b\n# TYPE a gauge\na 1\nb{x=\"y\",z=\"say \\\"hi\\\"\\\\ }\"} 2.5 1700000000\n\
+                    broken{x=\"y\nc{} +Inf\nnonsense\nd{x=} 1\n";
+        let samples = parse(text);
+        let names: Vec<&str> = samples.iter().map(|sample| sample.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        assert_eq!(samples[1].label("z"), Some("say \"hi\"\\ }"));
+        assert_eq!(samples[1].value.to_string(), "2.5");
+        assert!(samples[2].value.is_infinite());
+    }
+
+    #[tokio::test]
+    async fn an_address_is_a_page() {
+        assert!(
+            matches!(Source::at("http://127.0.0.1:8000").ok(), Some(Source::Url(_, path)) if path == "/metrics")
+        );
+        assert!(matches!(Source::at("http://h:1/m").ok(), Some(Source::Url(_, path)) if path == "/m"));
+        for wrong in ["", "127.0.0.1:8000", "ftp://h/", "http://"] {
+            assert!(Source::at(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
