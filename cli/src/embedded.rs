@@ -67,7 +67,7 @@ impl ControlPlane {
         tasks.spawn(server.run_controllers(stop.clone()));
         tasks.spawn(bound.run(stop.clone()));
         tracing::info!(folder = %folder.display(), %address, "control plane is served");
-        crate::output::say(&invitation(folder, address, &settings.namespace));
+        crate::output::say(&invitation(folder, address));
         Ok(Self { server, stop, tasks })
     }
 
@@ -145,14 +145,14 @@ fn unusable(error: &Error) -> Unopened {
     })
 }
 
-fn invitation(folder: &Path, address: SocketAddr, namespace: &str) -> String {
+fn invitation(folder: &Path, address: SocketAddr) -> String {
     let kubeconfig = kubeconfig(folder);
     let kubeconfig = kubeconfig.display();
     [
         format!("the control plane is in {}, served at {address}; from another terminal, try:", folder.display()),
         format!("  kubectl --kubeconfig {kubeconfig} get applications,appprojects --all-namespaces"),
-        "Argo CD uses the same kubeconfig. Agents connect with a certificate that this CA has signed for CN=their name:".to_owned(),
-        format!("  kubectl --kubeconfig {kubeconfig} --namespace {namespace} get secret argocd-agent-ca"),
+        "Argo CD uses the same kubeconfig. This lets an agent in:".to_owned(),
+        format!("  tiphys pki issue agent edge-1 --kubeconfig {kubeconfig} --agent-kubeconfig KUBECONFIG-OF-ITS-CLUSTER"),
         String::new(),
     ]
     .join("\n")

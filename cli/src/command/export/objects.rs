@@ -56,7 +56,7 @@ pub(super) fn carried(
         metadata.finalizers = None;
     }
     if let Value::Object(fields) = &mut object.data {
-        if has_status {
+        if has_status || stage != Stage::Rest {
             fields.remove("status");
         }
         if stage == Stage::Namespace {
