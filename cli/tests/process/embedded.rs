@@ -117,9 +117,8 @@ async fn a_folder_is_all_that_a_control_plane_needs() {
         let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
         assert_eq!(mode & 0o077, 0, "{file:?}");
     }
-    let anonymous =
-        client::configuration(&Access { kubeconfig: Some(folder.join("kubeconfig")), context: None });
-    let mut anonymous = anonymous.await.unwrap();
+    let access = Access { kubeconfig: Some(folder.join("kubeconfig")), context: None };
+    let mut anonymous = client::configuration(&access).await.unwrap();
     anonymous.auth_info.token = None;
     let refused = client::client(anonymous).unwrap();
     let refused = Api::<Secret>::all(refused).list(&ListParams::default()).await.unwrap_err();
