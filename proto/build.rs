@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .btree_map(".")
         .bytes(".tiphys.tunnel")
+        .bytes(".principal.apis.logstreamapi")
+        .bytes(".terminalstreamapi")
         .extern_path(".io.cloudevents.v1", "crate::cloudevents")
         .compile_fds(descriptors)?;
     Ok(())

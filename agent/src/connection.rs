@@ -1,5 +1,7 @@
 //! The way to the principal: dial, authenticate, subscribe, pump; and again, after a pause that grows.
 
+mod answers;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+pub use self::answers::Answers;
 use crate::handler::ClusterSide;
 use crate::metrics::Metrics;
 use crate::proxy::{self, Proxy};
@@ -123,6 +126,12 @@ pub trait Link: Send + Sync + 'static {
 
     /// Opens a tunnel, beside the stream and never in its way. Asked of a link only if its principal wants one.
     fn tunnel(&self, _: Mode) -> impl Future<Output = Result<tunnel::ByteStream, Error>> + Send {
+        std::future::pending()
+    }
+
+    /// Opens a way for logs and terminals, beside the stream and never in its way. Asked of a link only if its principal asks for
+    /// one.
+    fn answers(&self, _: Mode) -> impl Future<Output = Result<Answers, Error>> + Send {
         std::future::pending()
     }
 }
@@ -226,6 +235,11 @@ async fn session(
         let features = opened.features.clone();
         AbortOnDropHandle::new(tokio::spawn(async move { proxy::keep(&*link, mode, &proxy, features).await }))
     });
+    // The same for what a principal of the Go project asks for.
+    let _answers = {
+        let (link, events, mode) = (Arc::clone(link), side.resources.clone(), outbound.mode);
+        AbortOnDropHandle::new(tokio::spawn(async move { events.answer_by_streams(&*link, mode).await }))
+    };
     let pumping = pump::run(
         Arc::clone(side),
         Arc::clone(&outbound.outbox),
@@ -313,6 +327,12 @@ impl Link for Grpc {
         let response = opened.map_err(|_| Error::TimedOut)?;
         let incoming = response.map_err(|status| Error::Refused(Box::new(status)))?.into_inner();
         Ok(tunnel::ByteStream::new(incoming, outgoing))
+    }
+
+    async fn answers(&self, mode: Mode) -> Result<Answers, Error> {
+        let channel = transport::dial(&self.dial).await?;
+        let answer = self.authenticate(mode, channel.clone()).await?;
+        Answers::new(channel, &answer.access_token)
     }
 }
 

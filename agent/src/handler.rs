@@ -73,6 +73,14 @@ impl ClusterSide {
                 self.resources.take(request.clone());
                 Outcome::Done
             }
+            (Target::ContainerLog, EventKind::Verb(_), Payload::LogRequest(request)) => {
+                self.resources.take_log(request.clone());
+                Outcome::Done
+            }
+            (Target::Terminal, EventKind::TerminalRequest, Payload::TerminalRequest(request)) => {
+                self.resources.take_terminal(request.clone());
+                Outcome::Done
+            }
             (Target::ResourceResync, EventKind::ResyncQuery, Payload::Document(document)) => {
                 Outcome::of_document(document, |query: Query| self.outbound.answer(&query))
             }

@@ -7,8 +7,8 @@ use clap::{ArgAction, Args, ValueEnum};
 use tiphys_shared::kube::client::Access;
 use tiphys_shared::model::agent::Mode;
 use tiphys_shared::process::options::{
-    self, ConfigFile, HostPort, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem,
-    Problems,
+    self, Collector, ConfigFile, HostPort, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern,
+    Problem, Problems,
 };
 use tiphys_shared::protocol::ownership::{AdoptionPolicy, MismatchPolicy, Policy};
 use tiphys_shared::redis;
@@ -17,10 +17,12 @@ use tiphys_shared::security::tls::{Policy as TlsPolicy, Version};
 
 mod compatibility;
 pub(crate) mod proxy;
+mod traces;
 
 use compatibility::Compatibility;
 use proxy::ProxyOptions;
 pub use proxy::{PolicySource, ProxySettings};
+use traces::TraceOptions;
 
 /// The agent's options as they are given.
 #[derive(Debug, Clone, Args)]
@@ -41,6 +43,8 @@ pub struct Options {
     redis: RedisOptions,
     #[command(flatten)]
     process: ProcessOptions,
+    #[command(flatten)]
+    traces: TraceOptions,
     #[command(flatten)]
     compatibility: Compatibility,
 }
@@ -303,6 +307,8 @@ pub struct Settings {
     pub redis: Option<redis::Access>,
     /// Time between two looks there.
     pub cache_refresh_interval: Duration,
+    /// Where traces are sent, if any are made.
+    pub collector: Option<Collector>,
     /// What to log and how.
     pub logging: Logging,
     /// Lines for the log about options that are accepted without effect, deprecated or insecure.
@@ -378,6 +384,7 @@ impl Options {
         let access = problems.keep(self.kubernetes.check());
         let redis = problems.absorb(self.redis.check(&mut notices));
         let proxy = problems.absorb(self.proxy.check());
+        let collector = problems.keep(self.traces.check());
 
         let (
             Some(logging),
@@ -388,6 +395,7 @@ impl Options {
             Some(access),
             Some(redis),
             Some(proxy),
+            Some(collector),
             true,
         ) = (
             logging,
@@ -398,6 +406,7 @@ impl Options {
             access,
             redis,
             proxy,
+            collector,
             problems.is_empty(),
         )
         else {
@@ -434,6 +443,7 @@ impl Options {
             proxy,
             redis,
             cache_refresh_interval: self.redis.cache_refresh_interval,
+            collector,
             logging,
             notices,
         })

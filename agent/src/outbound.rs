@@ -110,7 +110,7 @@ impl Outbound {
                     mirror.forget_absent(&key, &last.origin())
                 };
                 if wanted_gone && kind == Kind::Application {
-                    self.outbox.fill(|outbox| outbox.remove(key, Outgoing::Object(Arc::clone(last))));
+                    self.report_gone(key, Arc::clone(last));
                 } else if !wanted_gone && self.reconciler.decide(&key, None) != Decision::Nothing {
                     tracing::info!(%key, "was deleted here without the control plane's word; it comes back");
                     self.reconciler.mark(key, Cause::Deleted(last.origin()));
@@ -206,8 +206,18 @@ impl Outbound {
         }
         let mut last = Object::new(&key.name, &tiphys_shared::kube::kinds::api_resource(key.kind));
         last.metadata.namespace = Some(key.namespace.clone());
+        // So that the words about two lives have names of their own.
+        last.metadata.uid = Some(life.0.clone());
         last.annotate(annotation::SOURCE_UID, life.0);
-        self.outbox.fill(|outbox| outbox.remove(key.clone(), Outgoing::Object(Arc::new(last))));
+        self.report_gone(key.clone(), Arc::new(last));
+    }
+
+    fn report_gone(&self, key: ResourceKey, last: Arc<Object>) {
+        let same_life = |one: &Outgoing, other: &Outgoing| match (one, other) {
+            (Outgoing::Object(one), Outgoing::Object(other)) => one.origin() == other.origin(),
+            _ => false,
+        };
+        self.outbox.fill(|outbox| outbox.report_gone(key, Outgoing::Object(last), same_life));
     }
 
     /// Tells how the copy of this original, or of any, stands, if it is here.

@@ -17,6 +17,7 @@ use tiphys_shared::protocol::resync::cache::{Cache, Trees};
 use tiphys_shared::protocol::resync::digest;
 use tiphys_shared::redis;
 use tiphys_shared::wire::pump::SharedOutbox;
+use tiphys_shared::wire::traces::{Journeys, Traces};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,6 +70,8 @@ pub struct Config {
     pub heartbeat: Option<Duration>,
     /// Where metrics are registered.
     pub registry: Registry,
+    /// Where the traces go of what it is told.
+    pub traces: Traces,
 }
 
 /// An agent that has not begun yet.
@@ -117,6 +120,8 @@ impl Handle {
 impl<L: Link> Agent<L> {
     /// An agent that will work as `config` says, with the principal that `link` leads to.
     pub fn new(config: Config, link: L) -> Self {
+        // Its name is known to the principal, which says it in the spans of the same trace.
+        let journeys = Journeys::new(config.traces.clone(), "", true);
         let readiness = Readiness::new();
         let cluster = readiness.guard("cluster");
         cluster.waiting_for("it has not been read yet");
@@ -129,7 +134,7 @@ impl<L: Link> Agent<L> {
             principal,
             connected: watch::channel(false).0,
             synced: watch::channel(false).0,
-            outbox: Arc::default(),
+            outbox: Arc::new(SharedOutbox::new(journeys)),
         }
     }
 
@@ -196,6 +201,7 @@ impl<L: Link> Agent<L> {
                 let began = tokio::time::Instant::now();
                 tasks.spawn(async move {
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => {}
                         () = store.synced() => metrics.list_took(store.kind(), began.elapsed()),
                     }
@@ -278,6 +284,7 @@ async fn follow(mut connected: watch::Receiver<bool>, principal: Condition, stop
             principal.not_ready("not connected to the principal");
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             changed = connected.changed() => if changed.is_err() {
                 return principal.not_ready("the agent has stopped");

@@ -10,6 +10,7 @@ use tiphys_shared::process::options::{KeyPair, Problem, Problems};
 use tiphys_shared::redis;
 use tiphys_shared::security::passwords::Credentials;
 use tiphys_shared::security::tls::{ClientTls, Policy};
+use tiphys_shared::wire::traces::{self, Traces};
 use tiphys_shared::wire::transport::DialOptions;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +90,10 @@ pub async fn prepare(
         redis,
         heartbeat: settings.heartbeat_interval,
         registry,
+        traces: match &settings.collector {
+            None => Traces::default(),
+            Some(collector) => traces::to_collector("agent", collector)?,
+        },
     };
     let link = Grpc {
         dial,

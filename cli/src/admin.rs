@@ -1,9 +1,10 @@
-//! The pages for machines that watch over the process: metrics and health.
+//! What machines learn that watch over the process: metrics, health and traces.
 
 use prometheus::Registry;
 use tiphys_shared::process::admin::{Pages, Server};
 use tiphys_shared::process::metrics;
 use tiphys_shared::process::options::Listen;
+use tiphys_shared::wire::traces::Traces;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
@@ -43,4 +44,11 @@ pub(crate) async fn serve(
         }
     };
     tokio::join!(one(metrics), one(health));
+}
+
+/// Sends the traces that were not sent yet.
+pub(crate) async fn close(traces: Traces) {
+    if let Err(error) = tokio::task::spawn_blocking(move || traces.close()).await {
+        tracing::warn!(%error, "the last traces could not be sent");
+    }
 }

@@ -4,12 +4,13 @@ mod access;
 mod beginning;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::Client;
 use tiphys_apiserver::{ApiServer, Definitions, DiskError, Error, Options};
 use tiphys_principal::options::{EmbeddedSettings, Settings};
+use tiphys_principal::setup::Way;
+use tiphys_shared::kube::client::{self, Access};
 use tiphys_shared::process::readiness::Readiness;
 use tiphys_shared::security::tls::{Alpn, Policy, ServerTls};
 use tokio::task::JoinSet;
@@ -34,6 +35,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// The API server, running.
 pub(crate) struct ControlPlane {
     server: ApiServer,
+    kubeconfig: PathBuf,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
@@ -68,12 +70,16 @@ impl ControlPlane {
         tasks.spawn(bound.run(stop.clone()));
         tracing::info!(folder = %folder.display(), %address, "control plane is served");
         crate::output::say(&invitation(folder, address));
-        Ok(Self { server, stop, tasks })
+        Ok(Self { server, kubeconfig: kubeconfig(folder), stop, tasks })
     }
 
-    /// A client without sockets.
-    pub(crate) fn client(&self) -> Client {
-        self.server.client()
+    /// The way to it: without sockets for the principal, by the kubeconfig for those who ask through it.
+    pub(crate) async fn way(&self) -> Result<Way, Failure> {
+        let access = Access { kubeconfig: Some(self.kubeconfig.clone()), context: None };
+        let server = client::configuration(&access)
+            .await
+            .map_err(|error| Failure::because("cannot read the control plane's kubeconfig", &error))?;
+        Ok(Way { client: self.server.client(), server })
     }
 
     /// Tells for ever whether changes are taken.

@@ -24,7 +24,10 @@ import (
 // poll is how often a condition is looked at again; the servers need seconds to start.
 const poll = 50 * time.Millisecond
 
-// cluster is one etcd with one API server on it.
+// maxServers is how many processes a cluster may have.
+const maxServers = 3
+
+// cluster is one etcd with one API server on it, and what keeps its pods if it has any.
 type cluster struct {
 	name    string
 	dir     string

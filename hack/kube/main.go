@@ -1,7 +1,7 @@
 // Command tiphys-kube runs throw-away Kubernetes control planes for tests: one etcd and one kube-apiserver
 // per cluster, on loopback, both built into this binary from their published modules.
 //
-// There is no controller manager, no scheduler and no kubelet. A kube-apiserver keeps its feature gates and
+// There is no controller manager, no scheduler and, unless asked for with --pods, no kubelet. A kube-apiserver keeps its feature gates and
 // flags in globals, so that each one needs a process of its own: the binary starts itself again for each server
 // and supervises what it started.
 package main
@@ -17,6 +17,7 @@ const (
 	commandEtcd      = "serve-etcd"
 	commandAPIServer = "serve-kube-apiserver"
 	commandGuard     = "guard"
+	commandPods      = "serve-pods"
 )
 
 const usage = `tiphys-kube: real Kubernetes API servers for tests
@@ -52,6 +53,8 @@ func run(args []string) (int, error) {
 		return serveAPIServer(args[1:])
 	case commandGuard:
 		return guard(args[1:])
+	case commandPods:
+		return servePods()
 	case "help", "-h", "--help":
 		_, err := parse([]string{"--help"})
 		return exitOfParse(err)

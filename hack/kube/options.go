@@ -18,6 +18,7 @@ type options struct {
 	authorization string
 	timeout       time.Duration
 	outliveParent bool
+	pods          bool
 	exec          []string
 }
 
@@ -32,6 +33,8 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.authorization, "authorization", "AlwaysAllow", "AlwaysAllow or RBAC")
 	flags.DurationVar(&o.timeout, "timeout", 3*time.Minute, "how long the clusters may take until they are ready")
 	flags.BoolVar(&o.outliveParent, "outlive-parent", false, "go on when the process (strictly: the thread) that started this one ends")
+	flags.BoolVar(&o.pods, "pods", false, "give each cluster a node, node-0: pods whose nodeName it is run, and answer logs, attach, exec (commands "+
+		"of this machine) and port-forward (ports of this machine's loopback)")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()

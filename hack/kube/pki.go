@@ -29,8 +29,8 @@ type pki struct {
 // validity is generous towards clocks that differ, and longer than any test.
 const validity = 7 * 24 * time.Hour
 
-// newPKI makes a certificate authority with a server certificate and an administrator's, and puts what the API
-// server reads into dir. The authority's key is forgotten.
+// newPKI makes a certificate authority with a server certificate, an administrator's and those between API server
+// and kubelet, and puts what the servers read into dir. The authority's key is forgotten.
 func newPKI(dir, cluster string) (pki, error) {
 	ca := template(pkix.Name{CommonName: cluster + " ca"})
 	ca.IsCA, ca.BasicConstraintsValid = true, true
@@ -60,6 +60,21 @@ func newPKI(dir, cluster string) (pki, error) {
 		return pki{}, err
 	}
 
+	caller := template(pkix.Name{CommonName: "kube-apiserver-kubelet-client"})
+	caller.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	kubeletCaller, err := issue(caller, ca, caKey)
+	if err != nil {
+		return pki{}, err
+	}
+
+	node := template(pkix.Name{CommonName: "system:node:" + nodeName, Organization: []string{"system:nodes"}})
+	node.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	node.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 1)}
+	kubelet, err := issue(node, ca, caKey)
+	if err != nil {
+		return pki{}, err
+	}
+
 	signer, err := newKey()
 	if err != nil {
 		return pki{}, err
@@ -73,6 +88,10 @@ func newPKI(dir, cluster string) (pki, error) {
 		fileServerCert:    serving.cert,
 		fileServerKey:     serving.key,
 		fileServiceSigner: signerPEM,
+		fileKubeletCert:   kubelet.cert,
+		fileKubeletKey:    kubelet.key,
+		fileKubeletCaller: kubeletCaller.cert,
+		fileCallerKey:     kubeletCaller.key,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
 			return pki{}, err

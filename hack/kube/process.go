@@ -26,20 +26,25 @@ type server struct {
 	ended chan struct{}
 }
 
-// start runs a server in dir with its output in dir/NAME.log. The kernel kills the child when the calling thread
-// ends, whatever ends it: the caller must be locked to a thread that lives as long as the process.
+// start runs a server in dir, as startProgram does.
 func start(name, builtIn, dir string, flags []string) (*server, error) {
 	path, first, err := program(name, builtIn)
 	if err != nil {
 		return nil, err
 	}
+	return startProgram(name, dir, path, append(first, flags...))
+}
+
+// startProgram runs a program in dir with its output in dir/NAME.log. The kernel kills the child when the calling
+// thread ends, whatever ends it: the caller must be locked to a thread that lives as long as the process.
+func startProgram(name, dir, path string, arguments []string) (*server, error) {
 	logPath := filepath.Join(dir, name+".log")
 	log, err := os.OpenFile(logPath, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := exec.Command(path, append(first, flags...)...)
+	cmd := exec.Command(path, arguments...)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = log, log
 	// A group of its own: Ctrl-C in a terminal must reach the parent only, which knows the order of ending.
@@ -59,6 +64,14 @@ func start(name, builtIn, dir string, flags []string) (*server, error) {
 func (s *server) stop() {
 	_ = s.cmd.Process.Kill() // The only error is that it has ended already.
 	<-s.ended
+}
+
+// report tells when the child ends.
+func (s *server) report(died chan<- *server) {
+	go func() {
+		<-s.ended
+		died <- s
+	}()
 }
 
 // failure tells how a child ended that should not have, with the end of what it said.

@@ -78,6 +78,11 @@ func apiServerFlags(port int, authorization string) []string {
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file=" + fileServiceSigner,
 		"--service-account-signing-key-file=" + fileServiceSigner,
+		// For clusters with pods: see pods.go.
+		"--kubelet-preferred-address-types=InternalIP",
+		"--kubelet-certificate-authority=" + fileCA,
+		"--kubelet-client-certificate=" + fileKubeletCaller,
+		"--kubelet-client-key=" + fileCallerKey,
 	}
 }
 

@@ -113,21 +113,36 @@ func (f *fleet) run(o options, definitions []*unstructured.Unstructured, stop <-
 	if err := writeKubeconfig(f.kubeconfigPath(), f.clusters); err != nil {
 		return 1, err
 	}
-	died := f.watch()
+	// Nobody listens any more when servers are stopped on purpose.
+	died := make(chan *server, maxServers*len(f.clusters))
+	for _, c := range f.clusters {
+		for _, s := range c.servers {
+			s.report(died)
+		}
+	}
 
 	ctx, cancel := context.WithTimeoutCause(context.Background(), o.timeout, fmt.Errorf("not done within %s", o.timeout))
 	defer cancel()
-	ready := make(chan error, 1)
-	go func() { ready <- f.ready(ctx, o.namespaces, definitions) }()
-	select {
-	case err := <-ready:
-		if err != nil {
-			return 1, err
+	code, err := await(died, stop, func() error {
+		return f.all(func(c *cluster) error { return c.ready(ctx, o.namespaces, definitions) })
+	})
+	if code != 0 {
+		return code, err
+	}
+	if o.pods {
+		for _, c := range f.clusters {
+			pods, err := c.startPods()
+			if err != nil {
+				return 1, fmt.Errorf("%s: %w", c.name, err)
+			}
+			pods.report(died)
 		}
-	case s := <-died:
-		return 1, s.failure()
-	case s := <-stop:
-		return 128 + int(s.(syscall.Signal)), nil
+		code, err := await(died, stop, func() error {
+			return f.all(func(c *cluster) error { return c.podsReady(ctx) })
+		})
+		if code != 0 {
+			return code, err
+		}
 	}
 	fmt.Fprintf(os.Stderr, "tiphys-kube: %d clusters ready after %.1fs: %s\n",
 		o.clusters, time.Since(begun).Seconds(), f.kubeconfigPath())
@@ -167,27 +182,29 @@ func (f *fleet) exec(command []string, died <-chan *server, stop <-chan os.Signa
 	}
 }
 
-// watch reports the first server that ends. It is told nothing of servers that are stopped on purpose, because
-// nobody listens any more by then.
-func (f *fleet) watch() <-chan *server {
-	died := make(chan *server, 2*len(f.clusters))
-	for _, c := range f.clusters {
-		for _, s := range c.servers {
-			go func() {
-				<-s.ended
-				died <- s
-			}()
+// await waits for something to come about, and gives 0 once it has. It gives up when a server dies or a signal comes.
+func await(died <-chan *server, stop <-chan os.Signal, what func() error) (int, error) {
+	done := make(chan error, 1)
+	go func() { done <- what() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			return 1, err
 		}
+		return 0, nil
+	case s := <-died:
+		return 1, s.failure()
+	case s := <-stop:
+		return 128 + int(s.(syscall.Signal)), nil
 	}
-	return died
 }
 
-// ready waits for all clusters at once.
-func (f *fleet) ready(ctx context.Context, namespaces []string, definitions []*unstructured.Unstructured) error {
+// all does something with all clusters at once.
+func (f *fleet) all(what func(*cluster) error) error {
 	problems := make([]error, len(f.clusters))
 	var group sync.WaitGroup
 	for i, c := range f.clusters {
-		group.Go(func() { problems[i] = c.ready(ctx, namespaces, definitions) })
+		group.Go(func() { problems[i] = what(c) })
 	}
 	group.Wait()
 	return errors.Join(problems...)
@@ -195,13 +212,7 @@ func (f *fleet) ready(ctx context.Context, namespaces []string, definitions []*u
 
 // remove stops what runs and takes away every file that was made, and the folder too if it was made.
 func (f *fleet) remove() error {
-	problems := make([]error, len(f.clusters))
-	var group sync.WaitGroup
-	for i, c := range f.clusters {
-		group.Go(func() { problems[i] = c.stop() })
-	}
-	group.Wait()
-	problems = append(problems, f.clear())
+	problems := []error{f.all((*cluster).stop), f.clear()}
 	if f.ownsDir {
 		// The user's command may have left something of its own there, which stays.
 		if err := os.Remove(f.dir); !errors.Is(err, syscall.ENOTEMPTY) {

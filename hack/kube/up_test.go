@@ -3,7 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,18 +16,23 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/remotecommand"
+	clientexec "k8s.io/client-go/util/exec"
 )
 
 // TestMain lets the test binary be the program too: it starts itself again for each server.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
 		switch os.Args[1] {
-		case "up", commandEtcd, commandAPIServer, commandGuard:
+		case "up", commandEtcd, commandAPIServer, commandGuard, commandPods:
 			main()
 		}
 	}
@@ -313,6 +321,67 @@ func TestAFolderInUseAndAForeignKubeconfigAreRefused(t *testing.T) {
 	}
 	if _, err := newFleet(dir); err == nil || !strings.Contains(err.Error(), "not ours") {
 		t.Errorf("want a refusal, got %v", err)
+	}
+}
+
+func TestAPodRunsAndAnswersAsAKubeletDoes(t *testing.T) {
+	dir := t.TempDir()
+	cmd := begin(t, "--dir", dir, "--pods")
+	if pids := descendants(t, cmd.Process.Pid); len(pids) != 3 {
+		t.Fatalf("want etcd, kube-apiserver and what keeps pods, found %v", pids)
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, pods := context.Background(), client.CoreV1().Pods("default")
+	_, err = pods.Create(ctx, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "sample"},
+		Spec:       corev1.PodSpec{NodeName: nodeName, Containers: []corev1.Container{{Name: "main", Image: "example.com/main"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the pod runs", func() bool {
+		pod, err := pods.Get(ctx, "sample", metav1.GetOptions{})
+		return err == nil && pod.Status.Phase == corev1.PodRunning
+	})
+
+	// A command learns of the end of its input, and its exit code is passed on.
+	url := client.CoreV1().RESTClient().Post().Resource("pods").Namespace("default").Name("sample").SubResource("exec").
+		VersionedParams(&corev1.PodExecOptions{
+			Container: "main", Command: []string{"sh", "-c", "cat; exit 7"}, Stdin: true, Stdout: true,
+		}, scheme.ParameterCodec).URL()
+	executor, err := remotecommand.NewSPDYExecutor(config, "POST", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said bytes.Buffer
+	err = executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: strings.NewReader("hello"), Stdout: &said})
+	var exit clientexec.CodeExitError
+	if !errors.As(err, &exit) || exit.Code != 7 || said.String() != "hello" {
+		t.Errorf("want hello and exit code 7, got %q and %v", said.String(), err)
+	}
+	log, err := pods.GetLogs("sample", &corev1.PodLogOptions{}).DoRaw(ctx)
+	if err != nil || string(log) != "main of sample runs\n" {
+		t.Errorf("got the log %q and %v", log, err)
+	}
+
+	// Nobody but the API server may run commands.
+	node, err := client.CoreV1().Nodes().Get(ctx, nodeName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	port := node.Status.DaemonEndpoints.KubeletEndpoint.Port
+	answer, err := stranger.Get(fmt.Sprintf("https://127.0.0.1:%d/containerLogs/default/sample/main", port))
+	if err == nil {
+		_ = answer.Body.Close()
+		t.Errorf("a stranger was answered with %s", answer.Status)
 	}
 }
 

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tiphys_shared::model::event::ResourceResponse;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::wire::pump::SharedOutbox;
+use tiphys_shared::wire::traces::{Journeys, Traces};
 use tiphys_shared::wire::tunnel::Requester;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::problems::Problems;
 use crate::proxy::events;
 use crate::redis_proxy::remote::Awaited;
 
@@ -36,12 +39,16 @@ pub(crate) struct Agent {
     serves: AtomicBool,
     /// Told of each tunnel that is taken into use.
     attached: Notify,
+    /// From the change that it acknowledged last to the acknowledgement.
+    lag: Mutex<Option<Duration>>,
     /// What it was last compared with.
     pub(crate) trees: Trees,
     /// What is awaited of its cluster's Redis.
     pub(crate) redis: Awaited,
     /// What is awaited of its cluster's API, if it has to be asked by events.
-    pub(crate) resources: events::Awaited,
+    pub(crate) resources: events::Awaited<ResourceResponse>,
+    /// Its logs and terminals, if it is not of ours.
+    pub(crate) streams: events::Streams,
     session: Mutex<Session>,
 }
 
@@ -54,6 +61,11 @@ impl Agent {
     /// Takes note of what Argo CD calls its cluster.
     pub(crate) fn note_cluster(&self, name: String) {
         *self.cluster.lock() = Some(name);
+    }
+
+    /// Takes note of how long it took until it acknowledged a change.
+    pub(crate) fn note_lag(&self, lag: Duration) {
+        *self.lag.lock() = Some(lag);
     }
 
     /// Since when it is connected; none if it is not.
@@ -205,6 +217,8 @@ pub struct AgentStatus {
     pub outbox: usize,
     /// Age of the oldest change that it has yet to acknowledge.
     pub behind: Duration,
+    /// From the change that it acknowledged last to the acknowledgement.
+    pub lag: Option<Duration>,
     /// What it says to be, by its last login; empty if it has not logged in with this process.
     pub version: String,
     /// When the client certificate ends with which it last logged in.
@@ -223,10 +237,19 @@ pub(crate) struct Login {
 pub(crate) struct Agents {
     agents: Mutex<BTreeMap<AgentName, Arc<Agent>>>,
     logins: Mutex<BTreeMap<AgentName, Login>>,
+    /// Where the traces of what they are told go.
+    traces: Traces,
+    /// What went wrong with them of late.
+    pub(crate) problems: Problems,
     moves: watch::Sender<u64>,
 }
 
 impl Agents {
+    /// None yet, and what they will be told is traced.
+    pub(crate) fn new(traces: Traces) -> Self {
+        Self { traces, ..Self::default() }
+    }
+
     pub(crate) fn get(&self, name: &AgentName) -> Option<Arc<Agent>> {
         self.agents.lock().get(name).cloned()
     }
@@ -275,6 +298,7 @@ impl Agents {
                 disconnected_since: ended.filter(|_| connected_since.is_none()),
                 outbox: agent.outbox.read(|outbox| outbox.len()),
                 behind: agent.outbox.behind(),
+                lag: *agent.lag.lock(),
                 version,
                 certificate_expiry,
             }
@@ -302,15 +326,21 @@ impl Agents {
                     let fresh = Arc::new(Agent {
                         name: name.clone(),
                         mode,
-                        outbox: Arc::default(),
+                        outbox: Arc::new(SharedOutbox::new(Journeys::new(
+                            self.traces.clone(),
+                            name.as_str(),
+                            false,
+                        ))),
                         cluster: Mutex::default(),
                         asked: AtomicBool::new(false),
                         tiphys: AtomicBool::new(false),
                         serves: AtomicBool::new(false),
                         attached: Notify::new(),
+                        lag: Mutex::default(),
                         trees: Trees::default(),
                         redis: Awaited::default(),
                         resources: events::Awaited::default(),
+                        streams: events::Streams::default(),
                         session: Mutex::default(),
                     });
                     agents.insert(name.clone(), Arc::clone(&fresh));

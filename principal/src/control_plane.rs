@@ -258,6 +258,9 @@ async fn run(
     .await;
     let since = session.since;
     let metrics = &side.outbound.metrics;
+    if !matches!(end, pump::End::Cancelled | pump::End::Closed) {
+        agents.problems.note(Some(&agent.name), &format!("its stream ended: {end}"));
+    }
     if matches!(end, pump::End::Broken(_)) {
         metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
     }

@@ -1,5 +1,6 @@
 //! The RPCs: thin, no rules. Who may call them is decided in [`gate`].
 
+pub(crate) mod answers;
 pub(crate) mod auth;
 pub(crate) mod event_stream;
 pub(crate) mod gate;

@@ -176,7 +176,12 @@ impl Side for AgentSide {
         // Answers may be large, and are not copied.
         match std::mem::replace(&mut event.payload, Payload::Empty) {
             Payload::RedisResponse(response) => self.agent.redis.take(response),
-            Payload::ResourceResponse(response) => self.agent.resources.take(response),
+            Payload::ResourceResponse(response) => {
+                let uuid = response.uuid.clone();
+                if self.agent.resources.take(&uuid, response).is_err() {
+                    tracing::debug!("an answer about a resource that nobody waits for");
+                }
+            }
             other => event.payload = other,
         }
         let began = tokio::time::Instant::now();
@@ -197,6 +202,8 @@ impl Side for AgentSide {
     fn on_unsendable(&self, event: &Event, reason: &str) {
         let subject = event.subject.as_deref().unwrap_or_default();
         tracing::error!(agent = %self.agent.name, event_id = %event.id, subject, reason, "an event cannot be sent; others pass");
+        let what = format!("{subject} cannot be sent: {reason}");
+        self.outbound.agents.problems.note(Some(&self.agent.name), &what);
         self.outbound.metrics.errors.with_label_values(&["unsendable"]).inc();
     }
 
@@ -208,6 +215,7 @@ impl Side for AgentSide {
         let (item, metrics) = (&acked.item, &self.outbound.metrics);
         if let Key::Resource(key) = &acked.key {
             metrics.acknowledged(&self.agent.name, lag);
+            self.agent.note_lag(lag);
             if refused.is_some() {
                 metrics.refused(&self.agent.name, item.word(), key.kind);
             }
@@ -222,12 +230,16 @@ impl Side for AgentSide {
                 agent = %self.agent.name, namespace = object.namespace(), name = object.name(), reason,
                 "agent refused a resource"
             );
+            let what = format!("refused {}/{}: {reason}", object.namespace(), object.name());
+            self.outbound.agents.problems.note(Some(&self.agent.name), &what);
         }
     }
 
     fn on_refused(&self, event: Option<&Event>, reason: &str) {
         let event_id = event.map(|event| event.id.to_string()).unwrap_or_default();
         tracing::warn!(agent = %self.agent.name, event_id, reason, "refused an event");
+        let what = format!("an event was refused here: {reason}");
+        self.outbound.agents.problems.note(Some(&self.agent.name), &what);
         self.outbound.metrics.errors.with_label_values(&["refused"]).inc();
     }
 }

@@ -18,11 +18,13 @@ mod identity;
 mod metrics;
 pub mod options;
 mod outbound;
+mod problems;
 mod proxy;
 mod redis_proxy;
 mod requests;
 mod server;
 pub mod setup;
+mod web;
 
 /// Which agent gets what, as the principal itself decides it. Pure.
 pub mod routing {
@@ -38,6 +40,7 @@ pub use metrics::describe as metrics;
 pub use proxy::{Operator, ProxyConfig};
 pub use redis_proxy::RedisProxyConfig;
 pub use server::{Bound, Config, Handle, bind};
+pub use web::{Access, WebConfig};
 
 /// Why a principal cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -327,6 +327,11 @@ impl Metrics {
         self.resync_repaired.with_label_values(&[agent.as_str()]).inc();
     }
 
+    /// How much comparisons have found that differed at an agent.
+    pub(crate) fn repaired(&self, agent: &AgentName) -> u64 {
+        self.resync_repaired.with_label_values(&[agent.as_str()]).get()
+    }
+
     /// Notes how long a client of the resource proxy has waited for an answer to begin.
     pub(crate) fn answered(&self, status: http::StatusCode, took: Duration) {
         let class = match status.as_u16() {

@@ -9,7 +9,8 @@ use tiphys_shared::kube::client::Access;
 use tiphys_shared::kube::reconciler::NamespaceCreation;
 use tiphys_shared::model::cluster::Compression;
 use tiphys_shared::process::options::{
-    self, ConfigFile, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem, Problems,
+    self, Collector, ConfigFile, KeyPair, Listen, LogFormat, LogLevels, Logging, NamePattern, Problem,
+    Problems,
 };
 use tiphys_shared::redis;
 use tiphys_shared::security::subject::AuthRule;
@@ -20,6 +21,8 @@ mod compatibility;
 mod embedded;
 mod proxy;
 mod redis_proxy;
+mod traces;
+mod web;
 
 use compatibility::Compatibility;
 use embedded::EmbeddedOptions;
@@ -28,6 +31,9 @@ use proxy::ProxyOptions;
 pub use proxy::ProxySettings;
 pub use redis_proxy::RedisProxy;
 use redis_proxy::RedisProxyOptions;
+use traces::TraceOptions;
+use web::WebOptions;
+pub use web::{Viewers, WebSettings};
 
 /// The principal's options as they are given.
 #[derive(Debug, Clone, Args)]
@@ -50,6 +56,10 @@ pub struct Options {
     redis: RedisOptions,
     #[command(flatten)]
     redis_proxy: RedisProxyOptions,
+    #[command(flatten)]
+    web: WebOptions,
+    #[command(flatten)]
+    traces: TraceOptions,
     #[command(flatten)]
     logging: LoggingOptions,
     #[command(flatten)]
@@ -294,6 +304,10 @@ pub struct Settings {
     pub redis_compression: Compression,
     /// How Argo CD reaches what clusters keep in their Redis, if at all.
     pub redis_proxy: Option<RedisProxy>,
+    /// How the page about the fleet is served, if at all.
+    pub web: Option<WebSettings>,
+    /// Where traces are sent, if any are made.
+    pub collector: Option<Collector>,
     /// What to log and how.
     pub logging: Logging,
     /// Lines for the log about options that are accepted without effect, deprecated or insecure.
@@ -390,7 +404,14 @@ impl Options {
             );
         }
         let redis_proxy_port = redis_proxy.as_ref().and_then(|proxy| Some(proxy.as_ref()?.listen.port));
-        problems.0.extend(self.server.check_ports(&self.proxy, redis_proxy_port, self.embedded.port()));
+        problems.0.extend(self.server.check_ports(
+            &self.proxy,
+            redis_proxy_port,
+            self.embedded.port(),
+            self.web.web_port,
+        ));
+        let web = problems.absorb(self.web.check(transport.as_ref()));
+        let collector = problems.keep(self.traces.check());
         // What is wrong with the policy has been said of the other port.
         let proxy = problems
             .absorb(self.proxy.check(filled(self.server.listen_host.clone()), self.tls.policy().ok()));
@@ -406,6 +427,8 @@ impl Options {
             Some(redis),
             Some(proxy),
             Some(redis_proxy),
+            Some(web),
+            Some(collector),
             true,
         ) = (
             logging,
@@ -418,6 +441,8 @@ impl Options {
             redis,
             proxy,
             redis_proxy,
+            web,
+            collector,
             problems.is_empty(),
         )
         else {
@@ -453,6 +478,8 @@ impl Options {
             redis_compression: self.redis.redis_compression_type,
             proxy,
             redis_proxy,
+            web,
+            collector,
             logging,
             notices,
         })
@@ -470,6 +497,7 @@ impl ServerOptions {
         proxy: &ProxyOptions,
         redis_proxy_port: Option<u16>,
         embedded_port: Option<u16>,
+        web_port: u16,
     ) -> Vec<Problem> {
         let mut ports = vec![
             ("--listen-port", self.listen_port),
@@ -477,6 +505,7 @@ impl ServerOptions {
             ("--healthz-port", self.healthz_port),
             ("--redis-proxy-port", redis_proxy_port.unwrap_or_default()),
             ("--embedded-listen-port", embedded_port.unwrap_or_default()),
+            ("--web-port", web_port),
         ];
         if proxy.enable_resource_proxy {
             ports.push(("--resource-proxy-listen-port", proxy.resource_proxy_listen_port));

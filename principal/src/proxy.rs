@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Which agent a request may reach is decided by its credentials alone, in [`caller`]. What may pass is decided by the
-//! agent. An agent of the Go project has no tunnel, and is asked by [`events`] for what it can do.
+//! agent. An agent of the Go project has no tunnel, and is asked by [`events`] for what it can do; logs and terminals it brings
+//! over streams of its own.
 
 mod caller;
 pub(crate) mod events;

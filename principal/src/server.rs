@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tiphys_proto::auth::authentication_server::AuthenticationServer;
 use tiphys_proto::event_stream::event_stream_server::EventStreamServer;
+use tiphys_proto::log_stream::log_stream_service_server::LogStreamServiceServer;
+use tiphys_proto::terminal_stream::terminal_stream_service_server::TerminalStreamServiceServer;
 use tiphys_proto::tunnel::tunnel_server::TunnelServer;
 use tiphys_proto::version::version_server::VersionServer;
 use tiphys_shared::model::feature::{Feature, Features};
@@ -16,6 +18,7 @@ use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::ServerTls;
 use tiphys_shared::security::token::Issuer;
+use tiphys_shared::wire::traces::Traces;
 use tiphys_shared::wire::transport::{self, Limits};
 use tiphys_shared::wire::tunnel::{LINK_FRAME, LINK_WINDOW};
 use tokio::net::TcpListener;
@@ -27,6 +30,7 @@ use tonic::codec::CompressionEncoding;
 use crate::Error;
 use crate::agents::{AgentStatus, Agents};
 use crate::control_plane::{ControlPlane, ControlPlaneConfig};
+use crate::grpc::answers::{self, AnswerService};
 use crate::grpc::auth::AuthService;
 use crate::grpc::event_stream::EventStreamService;
 use crate::grpc::gate::Gate;
@@ -35,6 +39,7 @@ use crate::grpc::version::VersionService;
 use crate::metrics::{Metrics, is_gone};
 use crate::proxy::{self, Proxy, ProxyConfig};
 use crate::redis_proxy::{RedisProxy, RedisProxyConfig};
+use crate::web::{self, Facts, Web, WebConfig};
 
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -59,6 +64,10 @@ pub struct Config {
     pub proxy: Option<ProxyConfig>,
     /// Where Argo CD finds what clusters keep in their Redis, if it is to.
     pub redis_proxy: Option<RedisProxyConfig>,
+    /// Where people find the fleet at a glance, if they are to.
+    pub web: Option<WebConfig>,
+    /// Where the traces go of what agents are told.
+    pub traces: Traces,
 }
 
 /// A principal that listens but does not serve yet.
@@ -68,6 +77,8 @@ pub struct Bound {
     address: SocketAddr,
     proxy: Option<(TcpListener, SocketAddr)>,
     redis_proxy: Option<RedisProxy>,
+    web: Option<(TcpListener, SocketAddr)>,
+    certificates: Vec<(&'static str, ServerTls)>,
     agents: Arc<Agents>,
     ready: watch::Sender<bool>,
     parts: Parts,
@@ -132,22 +143,29 @@ pub async fn bind(mut config: Config) -> Result<Bound, Error> {
         Some(proxy) => Some(bind_port(proxy.listen, "--resource-proxy-listen-port").await?),
         None => None,
     };
+    let web = match &config.web {
+        Some(web) => Some(bind_port(web.listen, "--web-port").await?),
+        None => None,
+    };
     let redis_tls = redis_proxy.as_ref().and_then(RedisProxy::tls);
     let certificates = [
         ("server", config.tls.clone()),
         ("resource-proxy", config.proxy.as_ref().map(|proxy| proxy.tls.clone())),
         ("redis-proxy", redis_tls),
     ];
-    expiry(&config.control_plane.registry, in_use(certificates))?;
-    let (agents, ready) = (Arc::default(), watch::channel(false).0);
+    let certificates: Vec<_> =
+        certificates.into_iter().filter_map(|(name, tls)| tls.map(|tls| (name, tls))).collect();
+    expiry(&config.control_plane.registry, in_use(&certificates))?;
+    let agents = Arc::new(Agents::new(config.traces.clone()));
+    let ready = watch::channel(false).0;
     let parts = Parts::new(proxy.is_some(), redis_proxy.is_some());
-    Ok(Bound { config, listener, address, proxy, redis_proxy, agents, ready, parts })
+    Ok(Bound { config, listener, address, proxy, redis_proxy, web, certificates, agents, ready, parts })
 }
 
 /// The certificates that there are, as they are whenever somebody asks.
-fn in_use(certificates: impl IntoIterator<Item = (&'static str, Option<ServerTls>)>) -> Vec<InUse> {
+fn in_use(certificates: &[(&'static str, ServerTls)]) -> Vec<InUse> {
     let ask = |tls: ServerTls| Box::new(move || tls.validity()) as Box<_>;
-    certificates.into_iter().filter_map(|(what, tls)| Some((what, ask(tls?)))).collect()
+    certificates.iter().map(|(what, tls)| (*what, ask(tls.clone()))).collect()
 }
 
 async fn bind_port(address: SocketAddr, option: &'static str) -> Result<(TcpListener, SocketAddr), Error> {
@@ -173,6 +191,11 @@ impl Bound {
         self.redis_proxy.as_ref().map(|proxy| proxy.address)
     }
 
+    /// Where the page about the fleet is, if there is one.
+    pub fn web_address(&self) -> Option<SocketAddr> {
+        self.web.as_ref().map(|(_, address)| *address)
+    }
+
     /// A way to look at this principal while it runs.
     pub fn handle(&self) -> Handle {
         Handle {
@@ -190,7 +213,8 @@ impl Bound {
     /// # Errors
     /// [`Error`] if it cannot go on.
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
-        let Self { config, listener, address, proxy, redis_proxy, agents, ready, parts } = self;
+        let Self { config, listener, address, proxy, redis_proxy, web, certificates, agents, ready, parts } =
+            self;
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
         let namespace = config.control_plane.namespace.clone();
@@ -214,6 +238,18 @@ impl Bound {
             match_subject: config.client_cert_subject_match,
             refusals: metrics.authentication_failures.clone(),
         };
+        if let (Some((listener, address)), Some(served)) = (web, config.web) {
+            let facts = Facts { namespace: namespace.clone(), certificates };
+            let page = Web {
+                access: served.access,
+                agents: Arc::clone(&agents),
+                metrics: Arc::clone(&metrics),
+                facts,
+            };
+            tracing::info!(%address, tls = served.tls.is_some(), "serving the page about the fleet");
+            let stop = watching.clone();
+            tasks.spawn(web::run(Arc::new(page), listener, served.tls, tasks.clone(), stop));
+        }
         let auth = AuthService {
             gate: gate.clone(),
             passwords: config.passwords.clone(),
@@ -223,6 +259,9 @@ impl Bound {
         let version =
             VersionService { gate: gate.clone(), version: format!("tiphys-{}", env!("CARGO_PKG_VERSION")) };
         let tunnels = TunnelService { gate: gate.clone(), agents: Arc::clone(&agents), tasks: tasks.clone() };
+        let answers = AnswerService { gate: gate.clone(), agents: Arc::clone(&agents) };
+        let logs = LogStreamServiceServer::new(answers.clone()).max_decoding_message_size(answers::LARGEST);
+        let terminals = TerminalStreamServiceServer::new(answers).max_decoding_message_size(answers::LARGEST);
         let features = match proxy {
             Some(_) => Features::all(),
             None => Features::all().without(Feature::Tunnel),
@@ -266,6 +305,8 @@ impl Bound {
             .add_service(VersionServer::new(version))
             .add_service(events)
             .add_service(TunnelServer::new(tunnels))
+            .add_service(logs.accept_compressed(CompressionEncoding::Gzip))
+            .add_service(terminals.accept_compressed(CompressionEncoding::Gzip))
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         // A peer that does not let go of its stream must not keep us.
         let deadline = async {

@@ -13,10 +13,15 @@ use tiphys_shared::security::secret::Secret;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
+use tiphys_shared::wire::traces::{self, Traces};
 use tokio_util::sync::CancellationToken;
 
-use crate::options::{Identity, ProxySettings, RedisProxy, Roots, Settings, TokenKey, Transport};
-use crate::{ClusterViewConfig, Config, ControlPlaneConfig, ProxyConfig, RedisProxyConfig};
+use crate::options::{
+    Identity, ProxySettings, RedisProxy, Roots, Settings, TokenKey, Transport, Viewers, WebSettings,
+};
+use crate::{
+    Access, ClusterViewConfig, Config, ControlPlaneConfig, ProxyConfig, RedisProxyConfig, WebConfig,
+};
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
 const PRIVATE_KEY: &[&str] = &["tls.key"];
@@ -25,29 +30,40 @@ const JWT_KEY: &[&str] = &["jwt.key"];
 /// How long a certificate made for a trial is good.
 const TRIAL: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-/// Makes the client of the control plane's API server, and counts its requests.
+/// The way to the control plane's API server.
+pub struct Way {
+    /// For the principal itself.
+    pub client: Client,
+    /// How it is reached, for requests in the name of others.
+    pub server: kube::Config,
+}
+
+/// Finds the way to the control plane's API server, on which requests are counted.
 ///
 /// # Errors
 /// Why there is none, with its remedy.
-pub async fn connect(settings: &Settings, registry: &Registry) -> Result<Client, Problems> {
+pub async fn connect(settings: &Settings, registry: &Registry) -> Result<Way, Problems> {
     let unreachable = |error: client::Error| {
         Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
     };
     let access = client::configuration(&settings.kubernetes).await.map_err(unreachable)?;
-    Ok(client::measured(access, &requests(registry)?).map_err(unreachable)?)
+    let server = access.clone();
+    Ok(Way { client: client::measured(access, &requests(registry)?).map_err(unreachable)?, server })
 }
 
-/// Prepares everything that a principal of the control plane behind `client` needs. Certificates are kept current in the background until `cancel`.
+/// Prepares everything that a principal needs of the control plane to which there is a `way`. Certificates are kept
+/// current in the background until `cancel`.
 ///
 /// # Errors
 /// Every mistake that can be found, each with its remedy.
 pub async fn prepare(
     settings: &Settings,
-    client: Client,
+    way: Way,
     registry: Registry,
     cancel: &CancellationToken,
 ) -> Result<Config, Problems> {
     let mut problems = Problems::default();
+    let Way { client, server } = way;
     let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
     let tls = match &settings.transport {
         Transport::Plaintext => Some(None),
@@ -89,15 +105,20 @@ pub async fn prepare(
         (_, None) => None,
         _ => Some(None),
     };
+    let web = match &settings.web {
+        None => Some(None),
+        Some(web) => problems.keep(web_config(&reader, settings, web, server, cancel).await).map(Some),
+    };
     let (
         Some(tls),
+        Some(web),
         Some(issuer),
         Some(passwords),
         Some(listen),
         Some(cluster_view),
         Some(proxy),
         Some(redis_proxy),
-    ) = (tls, issuer, passwords, listen, cluster_view, proxy, redis_proxy)
+    ) = (tls, web, issuer, passwords, listen, cluster_view, proxy, redis_proxy)
     else {
         return Err(problems);
     };
@@ -122,7 +143,42 @@ pub async fn prepare(
         issuer,
         proxy,
         redis_proxy,
+        web,
+        traces: traces(settings)?,
     })
+}
+
+fn traces(settings: &Settings) -> Result<Traces, Problem> {
+    match &settings.collector {
+        None => Ok(Traces::default()),
+        Some(collector) => traces::to_collector("principal", collector),
+    }
+}
+
+async fn web_config(
+    reader: &Reader,
+    settings: &Settings,
+    web: &WebSettings,
+    server: kube::Config,
+    cancel: &CancellationToken,
+) -> Result<WebConfig, Problem> {
+    let listen = web.listen.address().map_err(|error| {
+        Problem::new(format!("cannot listen on {}: {error}", web.listen), "choose another --web-host")
+    })?;
+    let access = match &web.viewers {
+        Viewers::Everybody => Access::everybody(),
+        Viewers::Kubernetes => Access::kubernetes(server),
+        Viewers::Passwords(path) => Access::passwords(Passwords::load(path).await.map_err(|error| {
+            Problem::new(error.to_string(), "make the file with lines of user:bcrypt, as htpasswd -B does")
+        })?),
+    };
+    let tls = match (&settings.transport, web.policy.clone()) {
+        (Transport::Tls { identity, roots, .. }, Some(policy)) => {
+            Some(server_tls(reader, identity, roots, policy, cancel).await?)
+        }
+        _ => None,
+    };
+    Ok(WebConfig { listen, tls, access })
 }
 
 fn requests(registry: &Registry) -> Result<client::RequestMetrics, Problem> {

@@ -10,6 +10,7 @@ pub mod feature;
 pub mod object;
 pub mod redis;
 pub mod resource;
+pub mod streamed;
 
 pub use agent::{AgentName, Mode};
 pub use event::{Event, EventId, EventKind, Payload, Target};

@@ -94,7 +94,8 @@ fn payloads_are_what_target_and_type_promise() {
             (Target::ResourceResync, Payload::SyncedResourceList(_)) => {
                 event.kind == EventKind::RequestSyncedResourceList
             }
-            (Target::ResourceResync | Target::ContainerLog, Payload::Document(_)) => true,
+            (Target::ContainerLog, Payload::LogRequest(_)) => matches!(event.kind, EventKind::Verb(_)),
+            (Target::ResourceResync, Payload::Document(_)) => true,
             _ => false,
         };
         assert!(fits, "{event:?}");

@@ -1,20 +1,28 @@
-//! Requests of a principal of the Go project, which has no tunnel: each comes as an event, and so goes its answer.
+//! Requests of a principal of the Go project, which has no tunnel: each comes as an event, and so goes its answer, but for logs
+//! and terminals, which have a stream of their own.
 //!
 //! Nothing here holds up the other events: a request is put aside at once, and answered when the API server has answered. It is
 //! judged and written down as one that comes through a tunnel; who calls is known to nobody.
 
+mod logs;
+mod recent;
+mod streams;
+mod terminal;
 mod translate;
 
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request, StatusCode};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tiphys_shared::model::api_request::ApiRequest;
 use tiphys_shared::model::event::{ResourceRequest, ResourceResponse, unique};
-use tiphys_shared::model::{Event, EventId, EventKind, Payload, Target};
+use tiphys_shared::model::streamed::{LogRequest, TerminalRequest};
+use tiphys_shared::model::{Event, EventId, EventKind, Mode, Payload, Target};
 use tiphys_shared::proxy::audit::Record;
 use tiphys_shared::proxy::body;
 use tiphys_shared::proxy::headers::REQUEST_ID;
@@ -25,8 +33,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::recent::Recent;
+use self::streams::{Wish, Wishes};
 use self::translate::Asking;
 use super::Proxy;
+use crate::connection::Link;
 use crate::outbound::Outbound;
 
 /// How long the principal waits for an answer.
@@ -50,6 +61,9 @@ pub(crate) struct Events {
     stop: CancellationToken,
     places: Arc<Semaphore>,
     turns: Arc<Semaphore>,
+    /// Requests that change something: none is carried out twice.
+    changes: Arc<Mutex<Recent>>,
+    wishes: Arc<Wishes>,
 }
 
 impl fmt::Debug for Events {
@@ -73,15 +87,36 @@ impl Events {
             stop: stop.clone(),
             places: Arc::new(Semaphore::new(WAITING)),
             turns: Arc::new(Semaphore::new(ANSWERED)),
+            changes: Arc::default(),
+            wishes: Arc::default(),
         }
     }
 
-    /// Takes a request. Its answer follows.
+    /// Takes a request for a log.
+    pub(crate) fn take_log(&self, request: LogRequest) {
+        self.wishes.add(Wish::Log(request));
+    }
+
+    /// Takes a request for a terminal.
+    pub(crate) fn take_terminal(&self, request: TerminalRequest) {
+        self.wishes.add(Wish::Terminal(request));
+    }
+
+    /// Sends logs and opens terminals by `link` for as long as a session lasts. Dropping the future ends them all.
+    pub(crate) async fn answer_by_streams(&self, link: &impl Link, mode: Mode) -> Infallible {
+        self.wishes.grant(link, mode, self.proxy.as_ref()).await
+    }
+
+    /// Takes a request. Its answer follows, but if it would change something and came before: then its answer was sent or will
+    /// be.
     pub(crate) fn take(&self, request: ResourceRequest) {
+        if request.method != "GET" && !self.changes.lock().is_new(&request.uuid) {
+            tracing::info!(uuid = cut(&request.uuid), "a request for this cluster's api came once more");
+            return;
+        }
         let until = Instant::now() + PATIENCE;
         let Some(proxy) = self.proxy.clone() else {
-            let why = "the agent does not serve its cluster's API (--enable-resource-proxy false)";
-            return self.refuse(&request, &Refusal::new(StatusCode::FORBIDDEN, "not_served", why), until);
+            return self.refuse(&request, &streams::not_served(), until);
         };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let why = format!("{WAITING} requests wait for the agent already");
@@ -173,11 +208,7 @@ impl Proxy {
         let asking = translate::read(request)?;
         record.method = asking.method.clone();
         record.path = asking.path.clone();
-        if self.config.impersonate {
-            let why =
-                "the agent passes on who calls, and a principal of argocd-agent does not say who that is";
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "no_user", why));
-        }
+        self.check_caller()?;
         if asking.path != translate::ALL_GROUPS {
             return self.fetch(asking, record).await;
         }
@@ -191,6 +222,16 @@ impl Proxy {
             return Ok(named);
         }
         Ok((named.0, merged(&core.1, &named.1).map_err(|error| nonsense(&error))?))
+    }
+
+    /// Who calls is known to nobody: refused where it has to be.
+    fn check_caller(&self) -> Result<(), Refusal> {
+        if self.config.impersonate {
+            let why =
+                "the agent passes on who calls, and a principal of argocd-agent does not say who that is";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "no_user", why));
+        }
+        Ok(())
     }
 
     async fn fetch(&self, asking: Asking, record: &mut Record) -> Result<(StatusCode, String), Refusal> {

@@ -74,6 +74,7 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
     let registry = admin::registry()?;
     let (config, link) = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
     tracing::info!(principal = %settings.server, namespace = settings.namespace, mode = %settings.mode, "agent starts");
+    let traces = config.traces.clone();
     let agent = Agent::new(config, link);
     let handle = agent.handle();
     // As upstream, healthz tells whether the principal is reached.
@@ -83,10 +84,12 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
         .health("/readyz", handle.readiness())
         .log_levels(levels);
     let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
-    tokio::select! {
+    let result = tokio::select! {
         result = agent.run(stop.clone()) => {
             result.map_err(|error| Failure::because("the agent cannot run", &error))
         }
         () = async { admin.await; std::future::pending().await } => Ok(()),
-    }
+    };
+    admin::close(traces).await;
+    result
 }

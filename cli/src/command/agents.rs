@@ -332,7 +332,7 @@ async fn inspect(program: Program, site: &Site, options: Inspect) -> Result<(), 
     let (_, cluster) = load(site, &options.name).await?;
     let certificate = cluster.certificate();
     let summary = summary(&cluster.name, cluster.server, certificate);
-    options.output.unwrap_or(program.machine_format()).print(&summary, || {
+    options.output.unwrap_or_else(|| program.machine_format()).print(&summary, || {
         let mut table = Table::new(&["AGENT", "SERVER", "NOT BEFORE", "NOT AFTER", "FINGERPRINT"]);
         table.row([
             summary.name.clone(),

@@ -175,7 +175,8 @@ async fn mapping(site: &Site, own: &OwnOptions) -> Result<(Mapping, Vec<String>)
         }
         None => (Installation::by_hand(own), Vec::new()),
     };
-    let settings = installation.load(Part::Principal, site, PrincipalOptions::validate)?.value;
+    let settings =
+        installation.load(Part::Principal, site, PrincipalOptions::validate).map_err(Failure::Setup)?.value;
     let mapping = Mapping {
         namespace: site.namespace.clone(),
         allowed: settings.allowed_namespaces,

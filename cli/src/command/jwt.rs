@@ -114,7 +114,7 @@ async fn inspect(program: Program, targets: &Targets, options: InspectKey) -> Re
     })?;
     let created = found.metadata.creation_timestamp.map(|time| rfc1123(time.0)).unwrap_or_default();
     let summary = Summary { key_type: "RSA", key_length: facts.bits, created, sha256: facts.fingerprint };
-    options.output.unwrap_or(program.machine_format()).print(&summary, || {
+    options.output.unwrap_or_else(|| program.machine_format()).print(&summary, || {
         let mut table = Table::new(&["KEY", "BITS", "CREATED", "SHA-256 OF THE PUBLIC KEY"]);
         table.row([
             summary.key_type.to_owned(),

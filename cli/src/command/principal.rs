@@ -1,7 +1,6 @@
 //! `principal`: the control-plane side.
 
 use clap::{ArgMatches, Args, Command};
-use kube::Client;
 use prometheus::Registry;
 use tiphys_principal::options::{Options, Settings};
 use tiphys_principal::setup;
@@ -67,14 +66,15 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
     let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
     let watched = Watched { metrics, health, registry: admin::registry()?, levels };
     let Some(embedded) = &settings.embedded else {
-        let client = setup::connect(&settings, &watched.registry).await.map_err(Failure::Setup)?;
-        return serve_on(client, None, &settings, watched, stop).await;
+        let way = setup::connect(&settings, &watched.registry).await.map_err(Failure::Setup)?;
+        return serve_on(way, None, &settings, watched, stop).await;
     };
     let control_plane = tokio::select! {
         started = ControlPlane::start(embedded, &settings) => started?,
         () = stop.cancelled() => return Ok(()),
     };
-    let result = serve_on(control_plane.client(), Some(&control_plane), &settings, watched, stop).await;
+    let way = control_plane.way().await?;
+    let result = serve_on(way, Some(&control_plane), &settings, watched, stop).await;
     control_plane.end().await;
     result
 }
@@ -87,9 +87,9 @@ struct Watched {
     levels: Levels,
 }
 
-/// Serves the agents of the control plane behind `client`.
+/// Serves the agents of the control plane to which there is a `way`.
 async fn serve_on(
-    client: Client,
+    way: setup::Way,
     embedded: Option<&ControlPlane>,
     settings: &Settings,
     watched: Watched,
@@ -97,7 +97,8 @@ async fn serve_on(
 ) -> Result<(), Failure> {
     let failed = |error: &tiphys_principal::Error| Failure::because("the principal cannot run", error);
     let Watched { metrics, health, registry, levels } = watched;
-    let config = setup::prepare(settings, client, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    let config = setup::prepare(settings, way, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    let traces = config.traces.clone();
     let bound = tiphys_principal::bind(config).await.map_err(|error| failed(&error))?;
     tracing::info!(address = %bound.address(), namespace = settings.namespace, "principal listens");
     let handle = bound.handle();
@@ -115,9 +116,11 @@ async fn serve_on(
         .health("/readyz", handle.readiness())
         .log_levels(levels);
     let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
-    tokio::select! {
+    let result = tokio::select! {
         result = bound.run(stop.clone()) => result.map_err(|error| failed(&error)),
         () = async { admin.await; std::future::pending().await } => Ok(()),
         () = reported => Ok(()),
-    }
+    };
+    admin::close(traces).await;
+    result
 }

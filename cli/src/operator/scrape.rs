@@ -69,7 +69,10 @@ impl Source {
         let installation = installation.ok_or_else(|| {
             nowhere(format!("no workload in namespace {} runs a principal", site.namespace))
         })?;
-        let settings = installation.load(Part::Principal, site, PrincipalOptions::validate)?.value;
+        let settings = installation
+            .load(Part::Principal, site, PrincipalOptions::validate)
+            .map_err(Failure::Setup)?
+            .value;
         let port =
             settings.metrics.ok_or_else(|| nowhere("the principal serves no metrics".to_owned()))?.port;
         let pods: Api<Pod> = Api::namespaced(site.client.clone(), &site.namespace);

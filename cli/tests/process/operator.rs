@@ -3,10 +3,11 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::Api;
-use kube::api::ListParams;
-use serde_json::Value;
+use kube::api::{ListParams, PostParams};
+use serde_json::{Value, json};
 
 use crate::serve::{Cluster, cluster};
 use crate::{Run, tiphys};
@@ -114,7 +115,7 @@ async fn principal_and_agent_start_from_what_the_commands_made_and_meet() {
     let report: Value = serde_json::from_str(&operator.does("pki inspect -o json").await.stdout).unwrap();
     assert_eq!(report["ca"]["keyType"], "ECDSA");
     assert_eq!(report["principal"]["subject"], "CN=argocd-agent-principal");
-    assert_eq!(report["principal"]["dns"], serde_json::json!(["localhost"]));
+    assert_eq!(report["principal"]["dns"], json!(["localhost"]));
     assert_eq!(report["resourceProxy"]["sha256"].as_str().unwrap().len(), 64);
     let key: Value = serde_json::from_str(&operator.does("jwt inspect-key -o json").await.stdout).unwrap();
     assert_eq!((key["keyType"].as_str(), key["keyLength"].as_u64()), (Some("RSA"), Some(4096)));
@@ -301,4 +302,89 @@ fn manual_pages_are_written_for_every_command() {
         let text = std::fs::read_to_string(folder.path().join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".TH"), "{page}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_options_of_a_workload_are_read_to_explain_validate_and_show() {
+    let operator = operator().await;
+    let control = &operator.control;
+    control.create_namespace("edge-1").await;
+    let params = json!({
+        "metadata": {"name": "argocd-agent-params"},
+        "data": {"principal.allowed-namespaces": "edge-*", "principal.auth": "mtls:subject:CN=([^,]+)"},
+    });
+    let maps: Api<ConfigMap> = Api::namespaced(control.client.clone(), "argocd");
+    maps.create(&PostParams::default(), &serde_json::from_value(params).unwrap()).await.unwrap();
+    let variable = |name: &str, key: &str| {
+        json!({"name": name, "valueFrom": {"configMapKeyRef":
+            {"name": "argocd-agent-params", "key": key, "optional": true}}})
+    };
+    let deployment = json!({
+        "metadata": {"name": "argocd-agent-principal"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "principal"}},
+            "template": {
+                "metadata": {"labels": {"app": "principal"}},
+                "spec": {"containers": [{
+                    "name": "principal",
+                    "image": "quay.io/argoprojlabs/argocd-agent:latest",
+                    "args": ["principal", "--listen-port=9443"],
+                    "env": [
+                        variable("ARGOCD_PRINCIPAL_ALLOWED_NAMESPACES", "principal.allowed-namespaces"),
+                        variable("ARGOCD_PRINCIPAL_AUTH", "principal.auth"),
+                        variable("ARGOCD_PRINCIPAL_LOG_LEVEL", "principal.log.level"),
+                    ],
+                }]},
+            },
+        },
+    });
+    let deployments: Api<Deployment> = Api::namespaced(control.client.clone(), "argocd");
+    deployments.create(&PostParams::default(), &serde_json::from_value(deployment).unwrap()).await.unwrap();
+    let project = json!({ "spec": {
+        "sourceNamespaces": ["team-*"],
+        "destinations": [{ "name": "edge-1", "namespace": "*" }],
+    }});
+    control.create("argocd", "AppProject", "default", project).await;
+    let application = json!({ "spec": {
+        "project": "default",
+        "source": { "repoURL": "https://example.com/repository", "path": "." },
+        "destination": { "name": "edge-1", "namespace": "app" },
+    }});
+    control.create("edge-1", "Application", "guestbook", application).await;
+
+    let json = async |line: &str, code: i32| -> Value {
+        let run = operator.run(line).await;
+        assert_eq!(run.code, Some(code), "{line}: {}", run.stderr);
+        serde_json::from_str(&run.stdout).unwrap()
+    };
+    let explained = json("explain edge-1 application guestbook -o json", 0).await;
+    assert_eq!(explained["belongs"], true, "{explained}");
+    let other = json("explain edge-2 application edge-1/guestbook -o json", 0).await;
+    assert_eq!(
+        other["rules"][2],
+        json!({"rule": "names the agent", "holds": false, "because": "its namespace names edge-1"})
+    );
+    let edge =
+        format!("explain edge-1 project default -o json --agent-kubeconfig {}", operator.edge.kubeconfig);
+    let project = json(&edge, 0).await;
+    assert_eq!((&project["belongs"], &project["isThere"]), (&json!(false), &json!(false)));
+    assert_eq!(operator.run("explain edge-1 application nothing").await.code, Some(1));
+
+    let shown = json("config show principal -o json", 0).await;
+    let row = |option: &str| shown.as_array().unwrap().iter().find(|row| row["option"] == option).cloned();
+    assert_eq!(row("listen-port").unwrap()["origin"], "flag");
+    let allowed = row("allowed-namespaces").unwrap();
+    assert_eq!(allowed["value"], "edge-*");
+    assert!(allowed["origin"].as_str().unwrap().starts_with("config map argocd-agent-params"), "{allowed}");
+    assert_eq!(row("log-level"), None);
+
+    let report = json("validate principal -o json", 1).await;
+    let checks: Vec<&str> =
+        report["findings"].as_array().unwrap().iter().map(|it| it["check"].as_str().unwrap()).collect();
+    assert!(checks.contains(&"secret-missing") && checks.contains(&"jwt-missing"), "{report}");
+    assert!(!checks.contains(&"options-invalid"), "{report}");
+    let status = operator.run("status").await;
+    assert!(status.code == Some(1) && status.stderr.contains("--metrics-url"), "{}", status.stderr);
+    let top = operator.run("top --metrics-url http://127.0.0.1:1").await;
+    assert!(top.code == Some(2) && top.stderr.contains("not a terminal"), "{}", top.stderr);
 }

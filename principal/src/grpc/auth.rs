@@ -114,6 +114,10 @@ impl Authentication for AuthService {
                     reason = status.message(),
                     "authentication refused"
                 );
+                let address = from.map(|from| from.ip().to_string()).unwrap_or_default();
+                self.agents
+                    .problems
+                    .note(None, &format!("login refused from {address}: {}", status.message()));
                 // A short pause makes guessing slow, and costs an honest mistake nothing.
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 return Err(status);

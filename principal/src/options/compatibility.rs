@@ -53,11 +53,6 @@ const TABLE: &[Accepted] = &[
     row("pprof-port", "ARGOCD_PRINCIPAL_PPROF_PORT", "0", Kind::Port,
         "Port of Go's profiler",
         Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other")),
-    row("otlp-address", "ARGOCD_PRINCIPAL_OTLP_ADDRESS", "", Kind::Text,
-        "Collector of OpenTelemetry traces",
-        Refused("leave out --otlp-address: traces cannot be sent yet")),
-    row("otlp-insecure", "ARGOCD_PRINCIPAL_OTLP_INSECURE", "false", Kind::Switch,
-        "Send traces without TLS", Ignored),
     row("keepalive-min-interval", "ARGOCD_PRINCIPAL_KEEP_ALIVE_MIN_INTERVAL", "0s", Kind::Duration,
         "Drop agents whose keepalive pings are closer together than this",
         Noticed("--keepalive-min-interval has no effect in this version: agents may send keepalive pings as often as \

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::object::Object;
 use super::redis::{RedisRequest, RedisResponse};
+use super::streamed::{LogRequest, TerminalRequest};
 
 /// One event, with everything that travels besides its payload.
 #[derive(Clone, Debug, PartialEq)]
@@ -247,6 +248,10 @@ pub enum Payload {
     RedisRequest(RedisRequest),
     /// The answer to it.
     RedisResponse(RedisResponse),
+    /// A request for a container's log.
+    LogRequest(LogRequest),
+    /// A request to run a command in a container.
+    TerminalRequest(TerminalRequest),
     /// Any other JSON document.
     Document(Value),
 }

@@ -18,6 +18,7 @@ mod pattern;
 mod redis;
 mod selector;
 mod tls;
+mod traces;
 mod value;
 
 pub use compatibility::{Accepted, Effect, Kind, accept, review};
@@ -29,6 +30,7 @@ pub use pattern::{NamePattern, namespace_name};
 pub use redis::RedisOptions;
 pub use selector::check_label_selector;
 pub use tls::{KeyPair, check_certificates, check_key_pair, check_private_key, policy, read_text};
+pub use traces::{Collector, collector};
 pub use value::{Invalid, boolean, duration};
 
 /// One mistake and what to do about it.

@@ -163,7 +163,7 @@ impl<T> Entry<T> {
     fn put_back(&mut self, flight: InFlight<T>) {
         self.since = flight.since.into_iter().chain(self.since).min();
         match flight.item {
-            Item::Delete(value) => self.delete = Some(value),
+            Item::Delete(value) => _ = self.delete.get_or_insert(value),
             Item::State { value, created } => match &mut self.state {
                 // The newer state is yet to introduce the resource if the older one was not acknowledged.
                 Some((_, newer_created)) => *newer_created |= created,
@@ -240,6 +240,24 @@ impl<T: Clone> Outbox<T> {
         self.enqueue(key);
     }
 
+    /// The peer, whose resource it is, waits for word that nothing of it is left here; `last` is the life that is meant.
+    ///
+    /// The peer knows all its lives, and waits only for the end of the last one: that replaces what was to be said of an
+    /// earlier one, and follows what was said already, if that was not of the `same_life`.
+    pub fn report_gone(&mut self, key: ResourceKey, last: T, same_life: impl Fn(&T, &T) -> bool) {
+        let key = Key::Resource(key);
+        let entry = self.entries.entry(key.clone()).or_default();
+        entry.state = None;
+        entry.operation = None;
+        entry.terminate = None;
+        let under_way = entry
+            .in_flight
+            .as_ref()
+            .is_some_and(|flight| matches!(&flight.item, Item::Delete(told) if same_life(told, &last)));
+        entry.delete = (!under_way).then_some(last);
+        self.enqueue(key);
+    }
+
     /// An operation was requested on the resource. It has an acknowledgement of its own: no later state replaces it.
     pub fn operate(&mut self, key: ResourceKey, value: T) {
         let key = Key::Resource(key);
@@ -294,8 +312,8 @@ impl<T: Clone> Outbox<T> {
         None
     }
 
-    /// The message was handed to the stream under this event id.
-    pub fn sent(&mut self, key: Key, item: Item<T>, id: EventId, now: Instant) {
+    /// The message was handed to the stream under this event id. Returns since when the peer was to come to see it.
+    pub fn sent(&mut self, key: Key, item: Item<T>, id: EventId, now: Instant) -> Option<Instant> {
         let entry = self.entries.entry(key.clone()).or_default();
         let attempts = entry.attempts.saturating_add(1);
         entry.attempts = 0;
@@ -307,6 +325,7 @@ impl<T: Clone> Outbox<T> {
         }
         let since = if entry.has_unsent() { entry.since } else { entry.since.take() };
         entry.in_flight = Some(InFlight { id, item, since, attempts, due });
+        since
     }
 
     /// There is nothing to say about what [`next`](Self::next) returned.

@@ -205,6 +205,10 @@ fn payload(target: &Target, kind: &EventKind, data: Option<Data>) -> Result<Payl
         (Target::Resource, _) => Payload::ResourceRequest(parse(target, kind, &bytes)?),
         (Target::Redis, EventKind::RedisRequest) => Payload::RedisRequest(parse(target, kind, &bytes)?),
         (Target::Redis, EventKind::RedisResponse) => Payload::RedisResponse(parse(target, kind, &bytes)?),
+        (Target::ContainerLog, EventKind::Verb(_)) => Payload::LogRequest(parse(target, kind, &bytes)?),
+        (Target::Terminal, EventKind::TerminalRequest) => {
+            Payload::TerminalRequest(parse(target, kind, &bytes)?)
+        }
         _ if bytes.is_empty() => Payload::Empty,
         _ => Payload::Document(parse(target, kind, &bytes)?),
     })
@@ -225,6 +229,8 @@ fn content(payload: &Payload) -> Result<Option<Vec<u8>>, EncodeError> {
         Payload::ResourceResponse(response) => json(response),
         Payload::RedisRequest(request) => json(request),
         Payload::RedisResponse(response) => json(response),
+        Payload::LogRequest(request) => json(request),
+        Payload::TerminalRequest(request) => json(request),
         Payload::Document(document) => json(document),
     }
 }

@@ -21,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::codec::{self, Malformed};
 use super::express::{Express, Unsent};
-use crate::model::event::{Event, EventId, REFUSED, Target};
+use super::traces::Journeys;
+use crate::model::event::{Event, EventId, Payload, REFUSED, Target};
 use crate::model::feature::{Feature, Features};
 use crate::model::{Object, ResourceKey};
 use crate::process::clock;
@@ -55,11 +56,18 @@ pub struct SharedOutbox {
     express: Express,
     filled: Notify,
     acked: Notify,
+    /// The traces of what goes through it, and of what is heard in return.
+    journeys: Journeys,
     /// Held by the pump that empties it: a new stream waits for the last word of the one before.
     pumping: tokio::sync::Mutex<()>,
 }
 
 impl SharedOutbox {
+    /// An empty one whose events are traced.
+    pub fn new(journeys: Journeys) -> Self {
+        Self { journeys, ..Self::default() }
+    }
+
     /// Changes the outbox and wakes the pump.
     pub fn fill<R>(&self, change: impl FnOnce(&mut Outbox<Outgoing>) -> R) -> R {
         let mut outbox = self.outbox.lock();
@@ -212,10 +220,12 @@ pub async fn run<S: Side>(
             return End::Silent;
         }
         while let Some((lane, event)) = inbox.take() {
-            let side = Arc::clone(&side);
+            let (side, outbox) = (Arc::clone(&side), Arc::clone(&outbox));
             running.push(async move {
                 let ack = event.ack();
+                let handling = outbox.journeys.handling(&event);
                 let outcome = side.handle(event).await;
+                outbox.journeys.handled(handling, &outcome);
                 (lane, ack, outcome)
             });
         }
@@ -255,6 +265,7 @@ pub async fn run<S: Side>(
                 Some(Ok(message)) => match codec::decode(message) {
                     Ok(event) if event.is_ack() => {
                         let refused = event.extensions.get(REFUSED).map(String::as_str);
+                        outbox.journeys.acknowledged(&event.id, refused);
                         if let Some(acked) = outbox.acknowledge(&event.id) {
                             side.on_acked(&acked, acked.since.map(age).unwrap_or_default(), refused);
                         }
@@ -320,19 +331,20 @@ fn next_express<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usiz
 
 fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usize) -> Option<WireEvent> {
     loop {
-        let event = {
+        let (event, since) = {
             let mut outbox = outbox.outbox.lock();
             let now = Instant::now().into_std();
             let (key, item) = outbox.next(now)?;
             match side.render(&key, &item) {
                 Some(event) => {
                     // A sign of life is not acknowledged.
-                    if event.target == Target::Heartbeat {
+                    let since = if event.target == Target::Heartbeat {
                         outbox.skip(key);
+                        None
                     } else {
-                        outbox.sent(key, item, event.id.clone(), now);
-                    }
-                    event
+                        outbox.sent(key, item, event.id.clone(), now)
+                    };
+                    (event, since)
                 }
                 None => {
                     outbox.skip(key);
@@ -340,6 +352,11 @@ fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usiz
                 }
             }
         };
+        let mut event = event;
+        // What is asked for the sake of the protocol is nobody's change.
+        if matches!(event.payload, Payload::Object(_)) {
+            outbox.journeys.sending(&mut event, since);
+        }
         match codec::encode(&event) {
             // What cannot pass is parked until its time to be sent again, and holds up nothing else.
             Ok(message) if message.encoded_len() > max_message_size => {
@@ -382,7 +399,7 @@ mod tests {
     use futures::stream;
 
     use super::*;
-    use crate::model::{EventKind, Payload};
+    use crate::model::EventKind;
 
     /// A side that asks one thing, and takes whatever it is told.
     struct Asking(Arc<SharedOutbox>);

@@ -9,7 +9,7 @@ mod failure;
 mod listen;
 
 pub use self::connection::{Connection, Peer};
-pub use self::dial::{DialOptions, dial};
+pub use self::dial::{DialOptions, dial, lazy};
 pub use self::failure::Error;
 pub use self::listen::{HandshakeError, HandshakeFailure, Incoming, Limits, OnFailure, listen};
 

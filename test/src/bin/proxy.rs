@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use tiphys_test::load::proxy::{Plan, Role, run, side};
+use tiphys_shared::process::options::duration;
+use tiphys_test::load::proxy::{Plan, Role, idle, run, side};
 
 /// Measures latency, throughput, a large list and many watches, directly and through principal and agent.
 ///
@@ -38,6 +39,9 @@ struct Options {
     /// How many watches at once
     #[arg(long, default_value_t = 1000)]
     watches: usize,
+    /// Measure nothing: leave an exec, a watch and a followed log idle for so long, and use them again; the clusters need pods
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    idle: Option<Duration>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -68,7 +72,7 @@ async fn act(options: Options) -> anyhow::Result<()> {
         return side(role, &options.kubeconfig, &options.control, &options.cluster, &folder, options.port)
             .await;
     }
-    let report = run(&Plan {
+    let plan = Plan {
         kubeconfig: options.kubeconfig,
         control: options.control,
         cluster: options.cluster,
@@ -77,8 +81,13 @@ async fn act(options: Options) -> anyhow::Result<()> {
         duration: Duration::from_secs(options.seconds),
         list_mb: options.list,
         watches: options.watches,
-    })
-    .await?;
+    };
+    if let Some(length) = options.idle {
+        idle(&plan, length).await?;
+        println!("idle for {length:?}, and of use again: an exec, a watch, a followed log");
+        return Ok(());
+    }
+    let report = run(&plan).await?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

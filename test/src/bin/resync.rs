@@ -199,6 +199,8 @@ impl Pair {
             issuer: self.issuer.clone(),
             proxy: None,
             redis_proxy: None,
+            web: None,
+            traces: Default::default(),
         })
         .await?;
         self.address = bound.address();
@@ -229,6 +231,7 @@ impl Pair {
             redis: None,
             heartbeat: None,
             registry: figures.clone(),
+            traces: Default::default(),
         };
         let inner = Grpc {
             dial: DialOptions::new("127.0.0.1", self.address.port(), Some(tls)),

@@ -1,5 +1,6 @@
 //! The resource proxy against the API server itself: the same requests by the same client, both ways in turns.
 
+mod idle;
 mod measure;
 mod report;
 mod sides;
@@ -9,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use tiphys_shared::kube::api_server::ApiServer;
 
 use self::measure::{Site, latency, list, throughput, watches};
 pub use self::report::Report;
@@ -54,18 +54,24 @@ async fn configuration(kubeconfig: &Path, context: &str) -> anyhow::Result<kube:
 /// # Errors
 /// What kept it from being measured. What was written is deleted as far as that works.
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
-    let config = configuration(&plan.kubeconfig, &plan.cluster).await?;
     let sides = Sides::start(plan).await?;
-    let site = Site {
-        client: kube::Client::try_from(config.clone())?,
-        direct: ApiServer::connect(&config)?,
-        through: sides.api_server().await?,
-        namespace: format!("proxy-{}", std::process::id()),
-    };
+    let site = Site::new(plan, &sides).await?;
     site.set_up(plan.list_mb).await?;
     let report = measured(plan, &site, &sides).await;
     site.tear_down().await?;
     report
+}
+
+/// Leaves connections idle for so long and uses them again, through the proxy. The cluster needs pods.
+///
+/// # Errors
+/// What became of one that did not last. What was written is deleted as far as that works.
+pub async fn idle(plan: &Plan, length: Duration) -> anyhow::Result<()> {
+    let sides = Sides::start(plan).await?;
+    let site = Site::new(plan, &sides).await?;
+    let outcome = idle::idle(&site, length).await;
+    site.delete_namespace(&site.namespace).await?;
+    outcome
 }
 
 async fn measured(plan: &Plan, site: &Site, sides: &Sides) -> anyhow::Result<Report> {

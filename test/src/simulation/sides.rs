@@ -141,6 +141,7 @@ fn start_agent(world: &Arc<World>, index: usize) {
         redis: None,
         heartbeat: None,
         registry: Registry::new(),
+        traces: Default::default(),
     };
     let link = SimulatedLink {
         wire: Arc::clone(wire),

@@ -1,11 +1,12 @@
 //! What needs a real kube-apiserver. Built only with the feature `real-cluster`:
 //!
 //! ```sh
-//! hack/kube.sh up --clusters 3 --crds manifests/crds -- \
+//! cargo build -p tiphys
+//! hack/kube.sh up --clusters 3 --pods --crds manifests/crds --authorization RBAC -- \
 //!     cargo test -p tiphys-test --features real-cluster --test real
 //! ```
 //!
-//! Without `TIPHYS_TEST_KUBECONFIG` these tests fail, they do not skip.
+//! Without `TIPHYS_TEST_KUBECONFIG`, kubectl, or `--pods` these tests fail, they do not skip.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "all of this is test code")]
 
@@ -17,5 +18,8 @@ mod suite {
     pub(crate) mod managed;
 }
 
+mod kubectl;
 mod managed;
+mod pods;
 mod proxy;
+mod rbac;

@@ -7,12 +7,17 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use super::suite::fleet::{Cluster, Fleet};
 use super::suite::managed;
 
-pub(super) async fn cluster(context: &str) -> Cluster {
+/// The API server of a context, for whoever may do anything.
+pub(super) async fn config(context: &str) -> kube::Config {
     let path = std::env::var("TIPHYS_TEST_KUBECONFIG")
         .expect("TIPHYS_TEST_KUBECONFIG names the clusters' kubeconfig");
     let file = Kubeconfig::read_from(path).unwrap();
     let options = KubeConfigOptions { context: Some(context.to_owned()), ..Default::default() };
-    Cluster::Real(Box::new(kube::Config::from_custom_kubeconfig(file, &options).await.unwrap()))
+    kube::Config::from_custom_kubeconfig(file, &options).await.unwrap()
+}
+
+pub(super) async fn cluster(context: &str) -> Cluster {
+    Cluster::Real(Box::new(config(context).await))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

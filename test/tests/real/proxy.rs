@@ -1,84 +1,10 @@
 //! kubectl through the resource proxy, on a real kube-apiserver: whatever it does there directly.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Stdio;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
-use tiphys_shared::process::clock;
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::Command;
-
+use super::kubectl::{Kubectl, line_that, lines};
 use super::managed::cluster;
-use super::suite::fleet::{DAY, Fleet};
-
-/// kubectl with the kubeconfig of somebody who may reach every agent.
-struct Kubectl {
-    folder: tempfile::TempDir,
-    namespace: String,
-}
-
-impl Kubectl {
-    fn new(fleet: &Fleet, agent: &str) -> Self {
-        let material = fleet.ca.issue_client::<&str>("alice", &[], clock::now(), DAY).unwrap();
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
-            "clusters": [{"name": "proxy", "cluster": {
-                "server": format!("https://{}/agents/{agent}", fleet.proxy),
-                "certificate-authority-data": STANDARD.encode(fleet.ca.certificate_pem()),
-            }}],
-            "users": [{"name": "proxy", "user": {
-                "client-certificate-data": STANDARD.encode(&material.chain),
-                "client-key-data": STANDARD.encode(material.key.expose()),
-            }}],
-            "contexts": [{"name": "proxy", "context": {
-                "cluster": "proxy", "user": "proxy", "namespace": fleet.namespace,
-            }}],
-        });
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("config"), config.to_string()).unwrap();
-        Self { folder, namespace: fleet.namespace.clone() }
-    }
-
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("config")
-    }
-
-    fn command(&self, line: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
-        command.arg("--kubeconfig").arg(self.config()).args(line).kill_on_drop(true);
-        // Discovery is asked for anew, and not remembered from a cluster of another test.
-        command.env("KUBECACHEDIR", self.folder.path().join("cache")).env("HOME", self.folder.path());
-        command.env("KUBE_EDITOR", "sed -i s/before/after/");
-        command
-    }
-
-    /// Runs a command that has to work, and tells what it prints.
-    async fn run(&self, line: &[&str]) -> String {
-        let output = self.command(line).output().await.unwrap();
-        let (said, failed) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "kubectl {}: {said}{failed}", line.join(" "));
-        said.into_owned()
-    }
-
-    async fn feed(&self, line: &[&str], text: &str) -> String {
-        let mut child = self
-            .command(line)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(text.as_bytes()).await.unwrap();
-        let output = child.wait_with_output().await.unwrap();
-        let failed = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {}: {failed}", line.join(" "));
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-}
+use super::suite::fleet::Fleet;
 
 const OBJECTS: &str = "
 apiVersion: v1
@@ -102,12 +28,8 @@ async fn kubectl_works_through_the_proxy() {
     let agent = format!("proxied-{}", std::process::id());
     let clusters = BTreeMap::from([(agent.clone(), cluster("cluster-1").await)]);
     let fleet = Fleet::start(cluster("cluster-0").await, clusters, &[]).await;
-    let kubectl = Kubectl::new(&fleet, &agent);
-    Fleet::until("the tunnel", async || {
-        let output = kubectl.command(&["version"]).output().await.unwrap();
-        output.status.success().then_some(())
-    })
-    .await;
+    let kubectl = Kubectl::operator(&fleet, &agent);
+    kubectl.until_served().await;
 
     // Discovery and documentation.
     assert!(kubectl.run(&["version"]).await.contains("Server Version"));
@@ -140,25 +62,18 @@ async fn kubectl_works_through_the_proxy() {
     kubectl.run(&["get", "events"]).await;
 
     // Watching and waiting.
-    let mut watching = kubectl
-        .command(&["get", "configmap", "--watch", "--output-watch-events", "--no-headers"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut watching =
+        kubectl.start(&["get", "configmap", "--watch", "--output-watch-events", "--no-headers"]);
+    let mut watched = lines(&mut watching);
     kubectl.run(&["create", "configmap", "new"]).await;
-    while let Some(line) = lines.next_line().await.unwrap() {
-        if line.starts_with("ADDED") && line.contains("new") {
-            break;
-        }
-    }
+    line_that(&mut watched, |line| line.starts_with("ADDED") && line.contains("new")).await;
     let waiting = kubectl.run(&["wait", "--for=jsonpath={.data.done}=yes", "configmap/new", "--timeout=60s"]);
     let done = async {
         kubectl.run(&["patch", "configmap", "new", "--type=merge", "-p", r#"{"data":{"done":"yes"}}"#]).await;
     };
     let (waited, ()) = tokio::join!(waiting, done);
     assert!(waited.contains("condition met"));
-    watching.kill().await.unwrap();
+    drop(watching);
 
     // Deleting, which waits for the end by a watch.
     assert!(kubectl.run(&["delete", "configmap", "new", "settings"]).await.contains("deleted"));

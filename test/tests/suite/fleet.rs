@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tiphys_agent::ProxyPolicy;
 use tiphys_principal::{Operator, ProxyConfig};
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::kinds;
+use tiphys_shared::kube::reconciler::NamespaceCreation;
 use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
@@ -25,6 +27,7 @@ use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{Alpn, ClientTls, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
+use tiphys_shared::wire::traces::Traces;
 use tiphys_shared::wire::transport::DialOptions;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -77,6 +80,9 @@ impl Cluster {
     }
 }
 
+/// Makes a client whose tasks live in the current runtime.
+pub(crate) type Connect = Arc<dyn Fn() -> Client + Send + Sync>;
+
 /// How an agent serves the API of its cluster.
 #[derive(Clone)]
 pub(crate) struct Served {
@@ -117,6 +123,12 @@ impl Drop for Process {
     }
 }
 
+/// Where the traces of a side go that runs in the current runtime.
+fn traces(service: &'static str, collector: Option<SocketAddr>) -> Traces {
+    let options = collector.map(|address| DialOptions::new(address.ip().to_string(), address.port(), None));
+    options.map(|options| Traces::export(service, &options).unwrap()).unwrap_or_default()
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
@@ -144,9 +156,21 @@ pub(crate) struct Fleet {
     pub(crate) cluster_cache: Option<tiphys_agent::ClusterCacheConfig>,
     /// Sides that start map Applications by their destination.
     pub(crate) by_destination: bool,
+    /// Sides that start create the namespaces that Applications need.
+    pub(crate) create_namespaces: bool,
+    /// As whom a principal that starts uses its API server, where that is not whoever may do anything.
+    pub(crate) as_principal: Option<Connect>,
+    /// The same for agents.
+    pub(crate) as_agents: BTreeMap<String, Connect>,
     /// The Redis that a principal that starts stands before, and how it does.
     pub(crate) redis_proxy: Option<(tiphys_shared::redis::Config, Option<ServerTls>)>,
     redis_proxy_address: SocketAddr,
+    /// The collector of the traces of sides that start, if they are to be traced.
+    pub(crate) collector: Option<SocketAddr>,
+    /// Who may look at the page of a principal that starts, if it is to have one.
+    pub(crate) viewers: Option<tiphys_principal::Access>,
+    /// Where that page is.
+    pub(crate) web: Option<SocketAddr>,
     /// The Redis of each agent that starts.
     pub(crate) redis: BTreeMap<String, tiphys_shared::redis::Config>,
     max_message_size: usize,
@@ -196,6 +220,18 @@ impl Fleet {
         autonomous: &[&str],
         max_message_size: usize,
     ) -> Self {
+        let mut fleet = Self::prepare(control, clusters, autonomous, max_message_size).await;
+        fleet.start_all().await;
+        fleet
+    }
+
+    /// The same where nothing has begun yet.
+    pub(crate) async fn prepare(
+        control: Cluster,
+        clusters: BTreeMap<String, Cluster>,
+        autonomous: &[&str],
+        max_message_size: usize,
+    ) -> Self {
         static FLEETS: AtomicU32 = AtomicU32::new(0);
         // RUST_LOG=debug shows what a failing test did.
         _ = tracing_subscriber::fmt()
@@ -204,7 +240,7 @@ impl Fleet {
             .try_init();
         let namespace = format!("argocd-{}-{}", std::process::id(), FLEETS.fetch_add(1, Ordering::Relaxed));
         let ca = Ca::generate("fleet", clock::now(), DAY).unwrap();
-        let mut fleet = Self {
+        let fleet = Self {
             namespace,
             control,
             ca,
@@ -218,8 +254,14 @@ impl Fleet {
             cluster_view: None,
             cluster_cache: None,
             by_destination: false,
+            create_namespaces: false,
+            as_principal: None,
+            as_agents: BTreeMap::new(),
             redis_proxy: None,
             redis_proxy_address: ([127, 0, 0, 1], 0).into(),
+            collector: None,
+            viewers: None,
+            web: None,
             redis: BTreeMap::new(),
             max_message_size,
             figures: prometheus::Registry::new(),
@@ -229,16 +271,24 @@ impl Fleet {
             agents: BTreeMap::new(),
         };
         create_namespace(&fleet.control.client(), &fleet.namespace).await;
-        for (name, cluster) in &fleet.clusters {
-            create_namespace(&fleet.control.client(), name).await;
+        for cluster in fleet.clusters.values() {
             create_namespace(&cluster.client(), &fleet.namespace).await;
         }
-        fleet.start_principal().await;
-        let names: Vec<String> = fleet.clusters.keys().cloned().collect();
-        for name in names {
-            fleet.start_agent(&name);
-        }
         fleet
+    }
+
+    /// Starts every side.
+    pub(crate) async fn start_all(&mut self) {
+        let names: Vec<String> = self.clusters.keys().cloned().collect();
+        if !self.create_namespaces {
+            for name in &names {
+                create_namespace(&self.control.client(), name).await;
+            }
+        }
+        self.start_principal().await;
+        for name in names {
+            self.start_agent(&name);
+        }
     }
 
     /// Starts the principal, at the same address as before.
@@ -265,7 +315,10 @@ impl Fleet {
             tls,
             redis,
         });
-        let by_destination = self.by_destination;
+        let listen = ([127, 0, 0, 1], 0).into();
+        let web =
+            self.viewers.clone().map(|access| tiphys_principal::WebConfig { listen, tls: None, access });
+        let (by_destination, collector) = (self.by_destination, self.collector);
         let stop = CancellationToken::new();
         let runtime = runtime();
         let (control, namespace, issuer, listen) =
@@ -275,8 +328,12 @@ impl Fleet {
         let (figures, max_message_size) = (self.figures.clone(), self.max_message_size);
         let resync_interval = self.resync_interval;
         let cluster_view = self.cluster_view.clone();
+        let (connect, namespace_creation) =
+            (self.as_principal.clone(), self.create_namespaces.then(NamespaceCreation::default));
         let (bound, handle) = runtime
             .spawn(async move {
+                let traces = traces("principal", collector);
+                let client = connect.map_or_else(|| control.client(), |connect| connect());
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
@@ -284,7 +341,8 @@ impl Fleet {
                         max_message_size,
                         resync_interval,
                         destination_based_mapping: by_destination,
-                        ..control_plane(control.client(), &namespace)
+                        namespace_creation,
+                        ..control_plane(client, &namespace)
                     },
                     listen,
                     tls: Some(tls),
@@ -294,6 +352,8 @@ impl Fleet {
                     issuer,
                     proxy: Some(proxy),
                     redis_proxy,
+                    web,
+                    traces,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
                 let handle = bound.handle();
@@ -303,6 +363,7 @@ impl Fleet {
             .unwrap();
         self.address = bound.address();
         self.proxy = bound.proxy_address().unwrap();
+        self.web = bound.web_address();
         self.redis_proxy_address = bound.redis_proxy_address().unwrap_or(self.redis_proxy_address);
         runtime.spawn(bound.run(cancel));
         handle.ready().await;
@@ -323,6 +384,8 @@ impl Fleet {
         let resync_interval = self.resync_interval;
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
+        let collector = self.collector;
+        let (connect, create_namespaces) = (self.as_agents.get(name).cloned(), self.create_namespaces);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
         let runtime = runtime();
@@ -337,7 +400,10 @@ impl Fleet {
                 compression: false,
                 max_message_size,
             };
-            let mut config = agent_config(mode, cluster.client(), &namespace);
+            let client = connect.map_or_else(|| cluster.client(), |connect| connect());
+            let mut config = agent_config(mode, client, &namespace);
+            config.create_namespaces = create_namespaces;
+            config.traces = traces("agent", collector);
             config.policy.adoption = adoption;
             config.buffer_interval = buffer_interval;
             config.resync_interval = resync_interval;
@@ -511,6 +577,7 @@ pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphy
         redis: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),
+        traces: Default::default(),
     }
 }
 

@@ -14,3 +14,5 @@ mod redis_proxy;
 mod redis_server;
 mod simulation;
 mod symptoms;
+mod traces;
+mod web;

@@ -3,7 +3,9 @@
 
 mod backend;
 mod faults;
+mod go_agents;
 mod go_peers;
+mod go_principals;
 mod hostile;
 mod passes;
 mod policy;

@@ -4,7 +4,7 @@ use tiphys_test::simulation::{Selection, Simulation};
 
 /// Seeds that once violated a promise, with the modes that they ran in and what it was. What a seed draws
 /// changes when the simulation does; these stay all the same.
-const KEPT: [(u64, Selection); 11] = [
+const KEPT: [(u64, Selection); 13] = [
     // A project that was shown, and that users had edited while the principal was away, was nobody's.
     (1, Selection::Any),
     // A copy that was created and deleted while the watch was down was taken to be there.
@@ -25,6 +25,9 @@ const KEPT: [(u64, Selection); 11] = [
     (2184, Selection::Any),
     // An operation was taken off before the agent was told of it.
     (2742, Selection::Any),
+    // Word of the end of a life was swallowed by that of an earlier one.
+    (3001, Selection::Any),
+    (3438, Selection::Any),
 ];
 
 #[track_caller]

@@ -59,17 +59,24 @@ pub(super) fn read(request: &ResourceRequest) -> Result<Asking, Refusal> {
         Method::PATCH => Some(patch_type(request.params.get(PATCH_TYPE).map(String::as_str), &body)?),
         _ => (!body.is_empty()).then_some(JSON),
     };
-    let encoded = |text| utf8_percent_encode(text, KEPT);
     let pairs = request.params.iter().filter(|(name, _)| *name != PATCH_TYPE);
+    let query = query(pairs.map(|(name, value)| (name.as_str(), value.as_str())))?;
+    Ok(Asking { method, path, query, content_type, body })
+}
+
+/// The query with these parameters.
+pub(super) fn query<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Option<String>, Refusal> {
+    let encoded = |text| utf8_percent_encode(text, KEPT);
     let pairs: Vec<_> = pairs.map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
     let query = Some(pairs.join("&")).filter(|query| !query.is_empty());
     if query.as_ref().is_some_and(|query| query.len() > QUERY) {
         return Err(bad(format!("the parameters have more than {QUERY} bytes")));
     }
-    Ok(Asking { method, path, query, content_type, body })
+    Ok(query)
 }
 
-fn path(request: &ResourceRequest) -> Result<String, Refusal> {
+/// Where what is named is.
+pub(super) fn path(request: &ResourceRequest) -> Result<String, Refusal> {
     let ResourceRequest { namespace, name, subresource, group, version, resource, .. } = request;
     let parts = [group, version, namespace, resource, name, subresource];
     if parts.iter().all(|part| part.is_empty()) {

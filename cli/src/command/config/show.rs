@@ -49,9 +49,14 @@ impl Show {
                 .remedy(format!("check --{name}-context and --{name}-namespace"))
         })?;
         let settings = match part {
-            Part::Principal => found.load(part, &site, |options: PrincipalOptions| Ok(options))?.settings,
-            Part::Agent => found.load(part, &site, |options: AgentOptions| Ok(options))?.settings,
+            Part::Principal => {
+                found.load(part, &site, |options: PrincipalOptions| Ok(options)).map(|loaded| loaded.settings)
+            }
+            Part::Agent => {
+                found.load(part, &site, |options: AgentOptions| Ok(options)).map(|loaded| loaded.settings)
+            }
         };
+        let settings = settings.map_err(Failure::Setup)?;
         let stood_in = |setting: &Setting| {
             setting.key == "kubeconfig" && !found.arguments.iter().any(|it| it.starts_with("--kubeconfig"))
         };

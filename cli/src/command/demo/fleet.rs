@@ -373,6 +373,8 @@ async fn start_principal(
             }],
         }),
         redis_proxy: None,
+        web: None,
+        traces: Default::default(),
     })
     .await
     .map_err(|error| failed(&error))?;
@@ -417,6 +419,7 @@ fn start_agent(
         redis: None,
         heartbeat: None,
         registry: Registry::new(),
+        traces: Default::default(),
     };
     let link = Grpc {
         dial: DialOptions::new(principal.ip().to_string(), principal.port(), Some(tls)),

@@ -67,7 +67,7 @@ pub(super) async fn run(program: Program, targets: &Targets, options: Inspect) -
         principal: principal.map(|certificate| summary(&certificate, now, false)),
         resource_proxy: proxy.map(|certificate| summary(&certificate, now, false)),
     };
-    options.output.unwrap_or(program.machine_format()).print(&report, || {
+    options.output.unwrap_or_else(|| program.machine_format()).print(&report, || {
         let mut table = Table::new(&["CERTIFICATE", "SUBJECT", "KEY", "NAMES", "NOT AFTER", "WARNINGS"]);
         let rows = [
             ("ca", Some(&report.ca)),

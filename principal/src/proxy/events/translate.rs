@@ -73,9 +73,6 @@ pub(super) fn plan(
     let dry_run = request.params.contains_key("dryRun");
     match (method.as_str(), asked.verb) {
         _ if asked.lasting => return Err(cannot(asked, "it answers once, and ends")),
-        ("GET", "get") if subresource == "log" => {
-            return Err(cannot(asked, "logs of its pods do not pass in this version"));
-        }
         ("GET", "get") => {}
         ("GET", "list") if resource == "events" => {}
         ("GET", "list") => return Err(cannot(asked, "it lists nothing but events")),
@@ -183,15 +180,7 @@ impl Asking {
 /// The query's parameters, of which the first of a name counts.
 fn parameters(query: Option<&str>) -> Result<BTreeMap<String, String>, Refusal> {
     let mut parameters = BTreeMap::new();
-    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let [name, value] = [name, value].map(|text| {
-            let text = text.replace('+', " ");
-            percent_encoding::percent_decode_str(&text).decode_utf8().map(|text| text.into_owned())
-        });
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(bad("the query is not properly encoded"));
-        };
+    for (name, value) in pairs(query)? {
         // It is for the agent what it is not for an API server.
         if name == PATCH_TYPE {
             return Err(bad(
@@ -201,6 +190,29 @@ fn parameters(query: Option<&str>) -> Result<BTreeMap<String, String>, Refusal> 
         parameters.entry(name).or_insert(value);
     }
     Ok(parameters)
+}
+
+/// Names and values in a query, in their order.
+pub(super) fn pairs(query: Option<&str>) -> Result<Vec<(String, String)>, Refusal> {
+    let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let [name, value] = [name, value].map(|text| {
+                let text = text.replace('+', " ");
+                percent_encoding::percent_decode_str(&text).decode_utf8().map(|text| text.into_owned())
+            });
+            match (name, value) {
+                (Ok(name), Ok(value)) => Ok((name, value)),
+                _ => Err(bad("the query is not properly encoded")),
+            }
+        })
+        .collect()
+}
+
+/// Whether a switch in a query is on, as Kubernetes reads its value.
+pub(super) fn is_on(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("false")
 }
 
 /// What the client gets of an answer.
@@ -267,7 +279,7 @@ fn groups(form: Form, text: &str) -> Result<String, serde_json::Error> {
 /// What an agent of ours would do.
 const REMEDY: &str = "with a Tiphys agent in its place everything passes that its policy allows";
 
-fn cannot(asked: &ApiRequest, why: &str) -> Refusal {
+pub(super) fn cannot(asked: &ApiRequest, why: &str) -> Refusal {
     let what = match &asked.target {
         Target::Resource(path) if path.subresource.is_empty() => path.resource.clone(),
         Target::Resource(path) => format!("{}/{}", path.resource, path.subresource),

@@ -342,3 +342,25 @@ fn the_peer_is_behind_since_the_oldest_change_that_it_has_not_acknowledged() {
     }
     assert_eq!(outbox.oldest(), Some(after(3)), "what was lost is as old as it was");
 }
+
+#[test]
+fn word_of_an_absence_is_about_the_last_life_whatever_was_to_be_said_before() {
+    let same = |one: &Version, other: &Version| one.life == other.life;
+    let life = |life| Version { life, state: 0 };
+    let (mut outbox, now) = (Outbox::new(), Instant::now());
+    outbox.report_gone(key(1), life(1), same);
+    outbox.report_gone(key(1), life(2), same);
+    let (sent, item) = outbox.next(now).unwrap();
+    assert_eq!(item, Item::Delete(life(2)));
+    outbox.sent(sent, item, id("second"), now);
+    // It is told once, and the next life's follows.
+    outbox.report_gone(key(1), life(2), same);
+    outbox.report_gone(key(1), life(3), same);
+    outbox.reconnected();
+    let (sent, item) = outbox.next(now).unwrap();
+    assert_eq!(item, Item::Delete(life(3)), "what was in flight is outdated");
+    outbox.sent(sent, item, id("third"), now);
+    outbox.report_gone(key(1), life(3), same);
+    outbox.acked(&id("third"));
+    assert!(outbox.is_empty());
+}

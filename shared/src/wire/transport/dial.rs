@@ -167,6 +167,33 @@ pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
     }
 }
 
+/// A channel that connects when it is first used, and anew when its connection broke: for what need not be known to be there.
+/// Must be called within the runtime.
+///
+/// # Errors
+/// [`Error`] if the address is none.
+pub fn lazy(options: &DialOptions) -> Result<Channel, Error> {
+    let endpoint = options.endpoint()?.connect_timeout(options.connect_timeout);
+    let name = options.server_name()?;
+    let options = options.clone();
+    let connector = tower::service_fn(move |_: Uri| {
+        let (options, name) = (options.clone(), name.clone());
+        async move {
+            let target = options.target();
+            let tcp = connect(&options, &target).await.map_err(io::Error::other)?;
+            let stream = match &options.tls {
+                None => Stream::Plain(tcp),
+                Some(tls) => {
+                    let handshake = TlsConnector::from(tls.current()).connect(name, tcp);
+                    Stream::Tls(Box::new(handshake.await?))
+                }
+            };
+            Ok::<_, io::Error>(TokioIo::new(Watched { stream, first: None, head: Vec::new() }))
+        }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
 async fn connect(options: &DialOptions, target: &str) -> Result<TcpStream, Error> {
     let host = options.host.trim_start_matches('[').trim_end_matches(']');
     let addresses: Vec<_> = match host.parse::<IpAddr>() {

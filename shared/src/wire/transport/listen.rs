@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
@@ -21,6 +22,11 @@ use crate::security::tls::ServerTls;
 
 /// How long to wait when the process has no file descriptors left: accepting would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// After this long without a word, the system asks whether the peer is still there. A watch or a terminal may be silent for
+/// hours, and nothing else tells that whoever opened it has vanished.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(15));
 
 /// Told of connections that came to nothing.
 pub type OnFailure = Arc<dyn Fn(&HandshakeFailure) + Send + Sync>;
@@ -169,9 +175,9 @@ impl Incoming {
             }
             match ready!(self.listener.poll_accept(cx)) {
                 Ok((stream, address)) => {
-                    if let Err(error) = stream.set_nodelay(true) {
+                    if let Err(error) = prepare(&stream) {
                         // The peer is gone already; reading will tell.
-                        tracing::debug!(%address, %error, "cannot set TCP_NODELAY");
+                        tracing::debug!(%address, %error, "cannot set the options of a connection");
                     }
                     return Poll::Ready((stream, address));
                 }
@@ -190,6 +196,11 @@ impl Incoming {
             }
         }
     }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
 }
 
 impl Stream for Incoming {
@@ -239,4 +250,19 @@ async fn handshake(
         .transpose()
         .map_err(|e| fail(HandshakeError::BadCertificate(e.to_string())))?;
     Ok(Connection::tls(stream, address, certificate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_vanishes_is_asked_after() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        prepare(&stream).unwrap();
+        assert!(stream.nodelay().unwrap());
+        assert!(SockRef::from(&stream).keepalive().unwrap());
+    }
 }

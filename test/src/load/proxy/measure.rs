@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::report::{Latency, List, Throughput, Watches};
 use super::sides::Sides;
+use super::{Plan, configuration};
 use crate::load::latency::Latencies;
 use crate::load::procfs;
 
@@ -36,11 +37,20 @@ pub(super) struct Site {
 }
 
 impl Site {
+    pub(super) async fn new(plan: &Plan, sides: &Sides) -> anyhow::Result<Self> {
+        let config = configuration(&plan.kubeconfig, &plan.cluster).await?;
+        Ok(Self {
+            client: kube::Client::try_from(config.clone())?,
+            direct: ApiServer::connect(&config)?,
+            through: sides.api_server().await?,
+            namespace: format!("proxy-{}", std::process::id()),
+        })
+    }
+
     /// Makes a namespace with a small object, and with large ones that make up a list of so many megabytes.
     pub(super) async fn set_up(&self, list_mb: usize) -> anyhow::Result<()> {
         for name in [&self.namespace, &self.large()] {
-            let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
-            Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
+            self.make_namespace(name).await?;
         }
         self.create(&self.namespace, SMALL, "small".to_owned()).await?;
         let large = self.large();
@@ -58,13 +68,24 @@ impl Site {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.large());
         maps.delete_collection(&DeleteParams::default(), &Default::default()).await?;
         for name in [&self.namespace, &self.large()] {
-            let namespaces: Api<Namespace> = Api::all(self.client.clone());
-            namespaces.delete(name, &DeleteParams::default()).await?;
+            self.delete_namespace(name).await?;
         }
         Ok(())
     }
 
-    async fn create(&self, namespace: &str, name: &str, text: String) -> anyhow::Result<()> {
+    pub(super) async fn make_namespace(&self, name: &str) -> anyhow::Result<()> {
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
+        Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await?;
+        Ok(())
+    }
+
+    pub(super) async fn delete_namespace(&self, name: &str) -> anyhow::Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+
+    pub(super) async fn create(&self, namespace: &str, name: &str, text: String) -> anyhow::Result<()> {
         let map = serde_json::from_value(json!({"metadata": {"name": name}, "data": {"text": text}}))?;
         Api::<ConfigMap>::namespaced(self.client.clone(), namespace)
             .create(&PostParams::default(), &map)
@@ -81,7 +102,7 @@ impl Site {
     }
 }
 
-async fn begin(server: &ApiServer, path: &str) -> anyhow::Result<Body> {
+pub(super) async fn begin(server: &ApiServer, path: &str) -> anyhow::Result<Body> {
     let answer =
         server.send(Request::get(path).body(body::empty())?).await.map_err(|error| anyhow!(error))?;
     if answer.status() != 200 {

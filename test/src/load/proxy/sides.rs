@@ -178,6 +178,8 @@ async fn principal(config: kube::Config, folder: &Path) -> anyhow::Result<()> {
             operators: Vec::new(),
         }),
         redis_proxy: None,
+        web: None,
+        traces: Default::default(),
     })
     .await?;
     let proxy = bound.proxy_address().context("the proxy has no port")?;
@@ -217,6 +219,7 @@ async fn agent(config: kube::Config, folder: &Path, port: u16) -> anyhow::Result
         redis: None,
         heartbeat: None,
         registry: prometheus::Registry::new(),
+        traces: Default::default(),
     };
     println!("started");
     Ok(Agent::new(config, link).run(CancellationToken::new()).await?)

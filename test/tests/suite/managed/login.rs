@@ -48,6 +48,8 @@ async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobo
         issuer: Issuer::generate(2048).unwrap().0,
         proxy: None,
         redis_proxy: None,
+        web: None,
+        traces: Default::default(),
     })
     .await
     .unwrap();

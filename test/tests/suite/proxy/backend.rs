@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
-use http::header::{CONNECTION, UPGRADE};
+use futures::{SinkExt as _, StreamExt as _};
+use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -17,8 +17,13 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value};
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::proxy::body::{self, Body};
+use tiphys_shared::proxy::channels::{Channel, Ended, Version};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{Notify, Semaphore};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_util::task::AbortOnDropHandle;
 
 /// A piece of an answer that is large.
@@ -75,6 +80,45 @@ impl Drop for CountOnDrop {
     }
 }
 
+/// Says back what it is told and how large its terminal is, until it is told no more: then it ends with exit code 3.
+fn shell(mut request: Request<Incoming>, ended: Arc<Semaphore>) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default().to_owned();
+    let accept = derive_accept_key(request.headers()[SEC_WEBSOCKET_KEY].as_bytes());
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let _guard = CountOnDrop(ended);
+        let io = TokioIo::new(upgrade.await.unwrap());
+        let mut socket = WebSocketStream::from_raw_socket(io, Role::Server, None).await;
+        socket.send(Message::Binary(Channel::Stdout.message(query.as_bytes()))).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            let reply = match Channel::split(message.into_data()) {
+                Some((Channel::Stdin, data)) => Channel::Stdout.message(&data),
+                Some((Channel::Resize, data)) => Channel::Stderr.message(&data),
+                Some((Channel::Close, data)) if Channel::Stdin.is_ended_by(&data) => {
+                    let outcome = Channel::Outcome.message(Ended::Exit(3).status().to_string().as_bytes());
+                    socket.send(Message::Binary(outcome)).await.unwrap();
+                    // What it has said may come after how it ended.
+                    Channel::Stdout.message(b"bye")
+                }
+                _ => return,
+            };
+            let is_last = reply.ends_with(b"bye");
+            socket.send(Message::Binary(reply)).await.unwrap();
+            if is_last {
+                socket.close(None).await.unwrap();
+            }
+        }
+    });
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept.parse().unwrap());
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(Version::V5.as_str()));
+    response
+}
+
 async fn answer(
     mut request: Request<Incoming>,
     ended: Arc<Semaphore>,
@@ -101,6 +145,23 @@ async fn answer(
             response.headers_mut().insert("x-stream-protocol-version", HeaderValue::from_static("v4"));
             response
         }
+        // Says its query, and goes on for ever if it is followed.
+        "/api/v1/namespaces/a/pods/p/log" => {
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            let follows = query.contains("follow=true");
+            let line = Bytes::from(format!("{query}\n"));
+            let first = futures::stream::iter([Ok::<_, Infallible>(Frame::data(line))]);
+            if !follows {
+                return Response::new(body::boxed(StreamBody::new(first)));
+            }
+            let guard = CountOnDrop(ended);
+            let rest = futures::stream::pending().map(move |frame| {
+                _ = &guard;
+                frame
+            });
+            Response::new(body::boxed(StreamBody::new(first.chain(rest))))
+        }
+        "/api/v1/namespaces/a/pods/shell/exec" => shell(request, ended),
         // What is refused, and what is answered without an upgrade though one was asked for.
         "/api/v1/namespaces/a/pods/refused/exec" => {
             let mut response = Response::new(body::full("not here"));

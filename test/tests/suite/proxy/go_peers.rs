@@ -5,8 +5,9 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use parking_lot::Mutex;
 use tiphys_agent::ProxyPolicy;
-use tiphys_agent::connection::{Error, Link, Opened};
+use tiphys_agent::connection::{self, Answers, Error, Link};
 use tiphys_proto::event_stream::Event as WireEvent;
+use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::model::event::{ResourceRequest, ResourceResponse};
 use tiphys_shared::model::feature::Features;
 use tiphys_shared::model::{Event, EventKind, Mode, Payload, Target};
@@ -14,13 +15,15 @@ use tiphys_shared::wire::codec;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Channel;
 
 use super::super::fleet::agent_config;
 use super::super::raw::Raw;
+use super::go_principals::{Opened, TOKEN, streams};
 use super::*;
 
 /// A principal in front of two agents of the Go project, which say what a test tells them to.
-async fn go_agents() -> (Fleet, Raw, Raw) {
+pub(super) async fn go_agents() -> (Fleet, Raw, Raw) {
     let mut fleet = Fleet::embedded(&["edge", "evil"]).await;
     for name in ["edge", "evil"] {
         fleet.kill_agent(name);
@@ -102,8 +105,8 @@ async fn a_go_agent_is_asked_by_events_for_what_it_can_do() {
     for (method, path, status) in [
         (Method::GET, "/api/v1/namespaces/a/configmaps", 405),
         (Method::GET, "/api/v1/namespaces/a/configmaps?watch=1", 405),
-        (Method::GET, "/api/v1/namespaces/a/pods/p/log?follow=true", 405),
-        (Method::POST, "/api/v1/namespaces/a/pods/p/exec", 405),
+        (Method::GET, "/api/v1/namespaces/a/pods/p/log?stream=Stderr", 405),
+        (Method::POST, "/api/v1/namespaces/a/pods/p/attach", 405),
         (Method::PUT, path, 405),
         (Method::PATCH, path, 415),
         (Method::GET, "/openapi/v3", 404),
@@ -146,27 +149,30 @@ async fn only_who_was_asked_can_answer_and_whose_stream_ends_answers_no_more() {
 }
 
 /// A principal of the Go project, which says what a test tells it to.
-struct GoPrincipal {
-    say: mpsc::Sender<WireEvent>,
+pub(super) struct GoPrincipal {
+    pub(super) say: mpsc::Sender<WireEvent>,
+    pub(super) opened: mpsc::Receiver<Opened>,
     hear: mpsc::Receiver<WireEvent>,
     _agent: AbortOnDropHandle<()>,
+    _streams: AbortOnDropHandle<()>,
     _known: Arc<watch::Sender<Option<Features>>>,
 }
 
 struct Once {
     ends: Mutex<Option<(mpsc::Receiver<WireEvent>, mpsc::Sender<WireEvent>)>>,
     features: watch::Receiver<Option<Features>>,
+    streams: Channel,
 }
 
 /// Largest message of that principal.
 const LARGEST: usize = 64 << 10;
 
 impl Link for Once {
-    async fn open(&self, _: Mode, _: Features) -> Result<Opened, Error> {
+    async fn open(&self, _: Mode, _: Features) -> Result<connection::Opened, Error> {
         let ends = self.ends.lock().take();
         let Some((mut incoming, outgoing)) = ends else { return std::future::pending().await };
         let incoming = futures::stream::poll_fn(move |context| incoming.poll_recv(context)).map(Ok).boxed();
-        Ok(Opened {
+        Ok(connection::Opened {
             incoming,
             outgoing,
             features: self.features.clone(),
@@ -175,35 +181,50 @@ impl Link for Once {
             max_message_size: LARGEST,
         })
     }
+
+    async fn answers(&self, _: Mode) -> Result<Answers, Error> {
+        Answers::new(self.streams.clone(), TOKEN)
+    }
 }
 
 impl GoPrincipal {
     /// With an agent of ours in front of a cluster of `fleet`.
     async fn of(fleet: &Fleet, policy: ProxyPolicy) -> Self {
+        Self::before(fleet, fleet.cluster("edge").api_server(), policy).await
+    }
+
+    /// The same, where that API server is asked.
+    pub(super) async fn before(fleet: &Fleet, api_server: ApiServer, policy: ProxyPolicy) -> Self {
+        let (streams, opened, serving) = streams().await;
         let (say, said) = mpsc::channel(64);
         let (saying, hear) = mpsc::channel(64);
         let (known, features) = watch::channel(Some(Features::default()));
         let cluster = fleet.cluster("edge");
         let mut config = agent_config(Mode::Managed, cluster.client(), &fleet.namespace);
         config.proxy = Some(tiphys_agent::ProxyConfig {
-            api_server: cluster.api_server(),
+            api_server,
             policy: watch::channel(policy).1,
             read_only: false,
             impersonate: false,
         });
-        let link = Once { ends: Mutex::new(Some((said, saying))), features };
+        let link = Once { ends: Mutex::new(Some((said, saying))), features, streams };
         let agent = tiphys_agent::Agent::new(config, link);
         let task = tokio::spawn(async move { agent.run(CancellationToken::new()).await.unwrap() });
-        Self { say, hear, _agent: AbortOnDropHandle::new(task), _known: Arc::new(known) }
+        Self {
+            say,
+            opened,
+            hear,
+            _agent: AbortOnDropHandle::new(task),
+            _streams: serving,
+            _known: Arc::new(known),
+        }
     }
 
     /// Status and body of what the agent answers.
     async fn ask(&mut self, request: ResourceRequest) -> (u16, Value) {
-        let kind = EventKind::Verb(request.method.clone());
-        let mut event = Event::request(Target::Resource, kind, Payload::Empty);
+        let event = asking(request);
         let uuid = event.id.0.clone();
-        event.payload = Payload::ResourceRequest(ResourceRequest { uuid: uuid.clone(), ..request });
-        self.say.send(codec::encode(&event).unwrap()).await.unwrap();
+        self.tell(&event).await;
         let answer = async {
             loop {
                 let heard = codec::decode(self.hear.recv().await.expect("the agent left")).unwrap();
@@ -218,6 +239,18 @@ impl GoPrincipal {
         assert_eq!(response.uuid, uuid);
         (response.status, serde_json::from_str(&response.resource).unwrap_or(Value::Null))
     }
+
+    pub(super) async fn tell(&self, event: &Event) {
+        self.say.send(codec::encode(event).unwrap()).await.unwrap();
+    }
+}
+
+fn asking(request: ResourceRequest) -> Event {
+    let kind = EventKind::Verb(request.method.clone());
+    let mut event = Event::request(Target::Resource, kind, Payload::Empty);
+    let uuid = event.id.0.clone();
+    event.payload = Payload::ResourceRequest(ResourceRequest { uuid, ..request });
+    event
 }
 
 fn about(method: &str, namespace: &str, resource: &str, name: &str) -> ResourceRequest {
@@ -312,4 +345,29 @@ async fn the_agents_policy_counts_for_a_go_principal_as_for_ours() {
         let (code, said) = principal.ask(about(method, &namespace, resource, name)).await;
         assert_eq!(code, status, "{method} {resource} {name}: {said}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_go_principal_says_once_more_is_not_done_once_more() {
+    let mut fleet = Fleet::embedded(&["edge"]).await;
+    fleet.kill_agent("edge");
+    let mut principal = GoPrincipal::of(&fleet, ProxyPolicy::All).await;
+    let namespace = fleet.namespace.clone();
+    let mut create = about("POST", &namespace, "configmaps", "");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"generateName": "one-"}});
+    create.set_body(map.to_string().as_bytes());
+    let event = asking(create.clone());
+    principal.tell(&event).await;
+    principal.tell(&event).await;
+    let answered = async {
+        while !matches!(
+            codec::decode(principal.hear.recv().await.unwrap()).unwrap().payload,
+            Payload::ResourceResponse(_)
+        ) {}
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), answered).await.expect("no answer");
+    principal.tell(&event).await;
+    assert_eq!(principal.ask(create).await.0, 200);
+    let (_, list) = principal.ask(about("GET", &namespace, "configmaps", "")).await;
+    assert_eq!(list["items"].as_array().unwrap().len(), 2, "{list}");
 }

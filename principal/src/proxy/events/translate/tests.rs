@@ -60,7 +60,7 @@ fn what_it_would_not_do_as_it_is_meant_is_refused_by_name() {
         ("GET /api/v1/namespaces/a/events?watch=1", None, 405),
         ("GET /api/v1/namespaces/a/pods/b/log", None, 405),
         ("GET /api/v1/namespaces/a/pods/b/log?follow=1", None, 405),
-        ("POST /api/v1/namespaces/a/pods/b/exec", None, 405),
+        ("POST /api/v1/namespaces/a/pods/b/attach", None, 405),
         ("POST /api/v1/namespaces/a/pods/b/portforward", None, 405),
         ("HEAD /api/v1/namespaces/a/pods/b", None, 405),
         ("PUT /api/v1/namespaces/a/pods/b", None, 405),

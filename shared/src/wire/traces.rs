@@ -1,0 +1,322 @@
+//! OpenTelemetry traces of what one side tells the other.
+//!
+//! A trace begins with a change that its owner's watch tells of, and the first span of it ends when the peer has
+//! acknowledged it. It travels as `traceparent` in the event (CloudEvents' extension for it, as argocd-agent has it), so
+//! that the peer's span of handling it hangs below. What an agent says about the resource next is the answer to it, and
+//! belongs to the same trace. An untraced process does none of this.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use opentelemetry::trace::{
+    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
+    Tracer as _, TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_otlp::{SpanExporter, WithTonicConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
+use parking_lot::Mutex;
+
+use super::pump::Outcome;
+use super::transport::{self, DialOptions};
+use crate::model::event::{Event, EventId, Payload};
+use crate::model::object::ObjectExt as _;
+use crate::process::clock;
+use crate::process::options::{Collector, Problem};
+use crate::security::tls::{ClientTls, Material, Policy, Version};
+
+/// The extension that carries a trace from one side to the other.
+const TRACEPARENT: &str = "traceparent";
+/// For how long what an agent says of a resource may be the answer to what it was told of it.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Spans that may be open, and answers that may be awaited. Beyond, they are forgotten.
+const OPEN: usize = 1024;
+
+/// Why there are no traces.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The collector's address is none.
+    #[error("traces cannot be sent: {0}")]
+    Dial(#[from] transport::Error),
+    /// The exporter does not like its configuration.
+    #[error("traces cannot be sent: {0}")]
+    Exporter(String),
+}
+
+/// Where spans go, if anywhere. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Traces {
+    exported: Option<Arc<Exported>>,
+}
+
+#[derive(Debug)]
+struct Exported {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+}
+
+impl Traces {
+    /// Sends the spans of `service` to a collector over OTLP. A collector that is away is tried again, and costs spans and
+    /// nothing else. Must be called within the runtime.
+    ///
+    /// # Errors
+    /// [`Error`] if it cannot begin.
+    pub fn export(service: &'static str, collector: &DialOptions) -> Result<Self, Error> {
+        let channel = transport::lazy(collector)?;
+        let exporter = SpanExporter::builder().with_tonic().with_channel(channel).build();
+        let exporter = exporter.map_err(|error| Error::Exporter(error.to_string()))?;
+        let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+        let resource = Resource::builder().with_service_name(service).with_attribute(version).build();
+        let provider =
+            SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+        let tracer = provider.tracer("tiphys");
+        Ok(Self { exported: Some(Arc::new(Exported { provider, tracer })) })
+    }
+
+    /// Sends what was not sent yet, and no more. Blocks for up to five seconds.
+    pub fn close(&self) {
+        if let Some(exported) = &self.exported
+            && let Err(error) = exported.provider.shutdown()
+        {
+            tracing::warn!(%error, "the last traces could not be sent");
+        }
+    }
+}
+
+/// Sends the spans of `service` to a collector as options name it. Without another word its certificate must lead to an
+/// authority that this system trusts.
+///
+/// # Errors
+/// What cannot be used, with what to do about it.
+pub fn to_collector(service: &'static str, collector: &Collector) -> Result<Traces, Problem> {
+    let problem = |error: &dyn std::fmt::Display| {
+        Problem::new(
+            format!("traces cannot be sent to {}: {error}", collector.address),
+            "see --otlp-address and --otlp-insecure",
+        )
+    };
+    let tls = if collector.insecure {
+        None
+    } else {
+        let policy = Policy { min_version: Version::Tls12, ..Policy::default() };
+        Some(ClientTls::new(&Material::default(), policy, false).map_err(|error| problem(&error))?)
+    };
+    let address = &collector.address;
+    let options = DialOptions::new(address.host.clone(), address.port, tls);
+    Traces::export(service, &options).map_err(|error| problem(&error))
+}
+
+/// The traces of one stream of events and its successors.
+#[derive(Debug, Default)]
+pub struct Journeys {
+    traces: Traces,
+    /// The agent at one end.
+    agent: String,
+    /// What is said next of a resource is the answer to what was heard of it.
+    answers: bool,
+    sent: Mutex<Bounded<EventId, Span>>,
+    heard: Mutex<Bounded<(String, String), (SpanContext, Instant)>>,
+}
+
+/// What is known for a while.
+#[derive(Debug)]
+struct Bounded<K, V>(HashMap<K, V>);
+
+impl<K, V> Default for Bounded<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash, V> Bounded<K, V> {
+    fn insert(&mut self, key: K, value: V) {
+        if self.0.len() >= OPEN {
+            self.0.clear();
+        }
+        self.0.insert(key, value);
+    }
+}
+
+/// A span of an event that is handled.
+#[derive(Debug)]
+pub(super) struct Handling {
+    span: Span,
+    about: Option<(String, String)>,
+}
+
+impl Journeys {
+    /// Those of events to or from this agent. `answers` where what is said of a resource answers what was heard of it: at
+    /// the agent.
+    pub fn new(traces: Traces, agent: impl Into<String>, answers: bool) -> Self {
+        Self { traces, agent: agent.into(), answers, ..Self::default() }
+    }
+
+    /// An event is about to be sent for a change that was made then.
+    pub(super) fn sending(&self, event: &mut Event, since: Option<Instant>) {
+        let Some(exported) = &self.traces.exported else { return };
+        let now = SystemTime::from(clock::now());
+        let began = since.and_then(|since| now.checked_sub(elapsed(since))).unwrap_or(now);
+        let cause =
+            about(event).filter(|_| self.answers).and_then(|about| self.heard.lock().0.remove(&about));
+        let parent = match cause {
+            Some((cause, heard)) if elapsed(heard) < ANSWER => Context::new().with_remote_span_context(cause),
+            _ => Context::new(),
+        };
+        let builder = exported
+            .tracer
+            .span_builder(format!("tell {} {}", event.target, event.kind))
+            .with_kind(SpanKind::Producer)
+            .with_start_time(began)
+            .with_attributes(self.attributes(event));
+        let mut span = builder.start_with_context(&exported.tracer, &parent);
+        span.add_event_with_timestamp("sent", now, Vec::new());
+        event.extensions.insert(TRACEPARENT.to_owned(), to_text(span.span_context()));
+        self.sent.lock().insert(event.id.clone(), span);
+    }
+
+    /// The peer has acknowledged an event, or has refused it.
+    pub(super) fn acknowledged(&self, id: &EventId, refused: Option<&str>) {
+        if self.traces.exported.is_none() {
+            return;
+        }
+        if let Some(mut span) = self.sent.lock().0.remove(id) {
+            if let Some(reason) = refused {
+                span.set_status(Status::error(reason.to_owned()));
+            }
+            span.end();
+        }
+    }
+
+    /// An event of a trace is about to be handled.
+    pub(super) fn handling(&self, event: &Event) -> Option<Handling> {
+        let exported = self.traces.exported.as_ref()?;
+        let parent = event.extensions.get(TRACEPARENT).and_then(|text| from_text(text))?;
+        let parent = Context::new().with_remote_span_context(parent);
+        let builder = exported
+            .tracer
+            .span_builder(format!("handle {} {}", event.target, event.kind))
+            .with_kind(SpanKind::Consumer)
+            .with_attributes(self.attributes(event));
+        Some(Handling { span: builder.start_with_context(&exported.tracer, &parent), about: about(event) })
+    }
+
+    /// It was handled.
+    pub(super) fn handled(&self, handling: Option<Handling>, outcome: &Outcome) {
+        let Some(Handling { mut span, about }) = handling else { return };
+        match outcome {
+            Outcome::Done => {
+                if let Some(about) = about.filter(|_| self.answers) {
+                    let heard = tokio::time::Instant::now().into_std();
+                    self.heard.lock().insert(about, (span.span_context().clone(), heard));
+                }
+            }
+            Outcome::Refused(reason) | Outcome::Later(reason) => {
+                span.set_status(Status::error(reason.clone()))
+            }
+        }
+        span.end();
+    }
+
+    fn attributes(&self, event: &Event) -> Vec<KeyValue> {
+        let mut attributes = vec![
+            KeyValue::new("argocd.event.id", event.id.to_string()),
+            KeyValue::new("argocd.event.type", event.kind.to_string()),
+            KeyValue::new("argocd.event.target", event.target.label().to_owned()),
+        ];
+        if !self.agent.is_empty() {
+            attributes.push(KeyValue::new("argocd.agent.name", self.agent.clone()));
+        }
+        if let Payload::Object(object) = &event.payload {
+            attributes.push(KeyValue::new("k8s.resource.name", object.name().to_owned()));
+            attributes.push(KeyValue::new("k8s.resource.namespace", object.namespace().to_owned()));
+            attributes.push(KeyValue::new("k8s.resource.uid", object.uid().to_owned()));
+        }
+        attributes
+    }
+}
+
+/// Kind and name of the resource that an event is about. Its namespace may be another on each side.
+fn about(event: &Event) -> Option<(String, String)> {
+    match &event.payload {
+        Payload::Object(object) => Some((event.target.label().to_owned(), object.name().to_owned())),
+        _ => None,
+    }
+}
+
+fn elapsed(since: Instant) -> Duration {
+    tokio::time::Instant::from_std(since).elapsed()
+}
+
+fn to_text(span: &SpanContext) -> String {
+    format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), span.trace_flags().to_u8())
+}
+
+/// Reads what W3C's Trace Context says, of this version or a later one; a peer may have sent anything.
+fn from_text(text: &str) -> Option<SpanContext> {
+    let mut parts = text.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let is_hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let well_formed =
+        is_hex(version, 2) && version != "ff" && is_hex(trace, 32) && is_hex(span, 16) && is_hex(flags, 2);
+    if !well_formed || (version == "00" && parts.next().is_some()) {
+        return None;
+    }
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
+    let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
+    Some(SpanContext::new(trace, span, flags, true, TraceState::default())).filter(SpanContext::is_valid)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EXAMPLE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    #[test]
+    fn a_trace_travels_as_w3c_writes_it() {
+        let span = from_text(EXAMPLE).unwrap();
+        assert!(span.is_remote() && span.is_sampled());
+        assert_eq!(to_text(&span), EXAMPLE);
+        let later = from_text(&EXAMPLE.replacen("00", "01", 1)).unwrap();
+        assert_eq!(later.trace_id(), span.trace_id());
+    }
+
+    #[test]
+    fn what_is_no_trace_is_none() {
+        for wrong in [
+            "",
+            "00",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+            "00-+bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(from_text(wrong), None, "{wrong}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_peer_sends_breaks_it(text in ".{0,80}") {
+            _ = from_text(&text);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut kept = Bounded::default();
+        for n in 0..3 * OPEN {
+            kept.insert(n, ());
+            assert!(kept.0.len() <= OPEN);
+        }
+    }
+}
