@@ -66,7 +66,7 @@ impl Cluster {
         api.create(&PostParams::default(), &secret).await.unwrap();
     }
 
-    async fn create_pair(&self, name: &str, material: &Material) {
+    pub(crate) async fn create_pair(&self, name: &str, material: &Material) {
         self.create_secret(name, &[("tls.crt", &material.chain), ("tls.key", material.key.expose())]).await;
     }
 
@@ -84,13 +84,13 @@ impl Cluster {
 
 /// A running process and what it has said so far. It does not outlive the test.
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
     lines: Receiver<String>,
     pub(crate) said: Vec<String>,
 }
 
 /// Ports that a process is not to open.
-const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
+pub(crate) const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
 
 impl Process {
     pub(crate) fn start(arguments: &[&str]) -> Self {
@@ -128,11 +128,11 @@ impl Process {
         }
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    fn exit_code(mut self) -> Option<i32> {
+    pub(crate) fn exit_code(mut self) -> Option<i32> {
         let begin = Instant::now();
         while begin.elapsed() < DEADLINE {
             if let Some(status) = self.child.try_wait().unwrap() {
