@@ -408,7 +408,7 @@ async fn everything_moves_to_another_cluster_by_one_command() {
     assert_eq!(running, stopped);
     let at = |text: &str| running.find(text).unwrap_or_else(|| panic!("{text:?} is missing:\n{running}"));
     assert!(at("kind: CustomResourceDefinition") < at("kind: Namespace"));
-    assert!(at("kind: Namespace") < at("kind: Application\n"));
+    assert!(at("kind: Namespace") < at("name: owned"));
     for own in ["\n  uid:", "resourceVersion:", "managedFields:", "creationTimestamp:", "tiphys-embedded-ca"]
     {
         assert!(!running.contains(own), "{own}");

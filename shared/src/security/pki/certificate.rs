@@ -62,7 +62,7 @@ impl PublicKey {
         let info = certificate.public_key();
         match info.parsed() {
             Ok(Parsed::RSA(key)) => Self { kind: "RSA", bits: key.key_size() },
-            Ok(Parsed::EC(point)) => Self { kind: "ECDSA", bits: point.key_size() },
+            Ok(Parsed::EC(point)) => Self { kind: "ECDSA", bits: curve_bits(point.key_size()) },
             _ if info.algorithm.algorithm.to_id_string() == ED25519 => Self { kind: "Ed25519", bits: 256 },
             _ => Self { kind: "unknown", bits: 0 },
         }
@@ -304,4 +304,9 @@ mod tests {
         assert_eq!(hex(&der_string("a@b")), "0c03614062");
         assert!(hex(&der_string(&"x".repeat(200))).starts_with("1381c8"));
     }
+}
+
+/// The size of a curve whose points have coordinates of so many bits: they fill whole bytes.
+fn curve_bits(coordinate: usize) -> usize {
+    if coordinate == 528 { 521 } else { coordinate }
 }
