@@ -286,6 +286,11 @@ fn der_string(value: &str) -> Vec<u8> {
     der
 }
 
+/// The size of a curve whose points have coordinates of so many bits: they fill whole bytes.
+fn curve_bits(coordinate: usize) -> usize {
+    if coordinate == 528 { 521 } else { coordinate }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,9 +309,4 @@ mod tests {
         assert_eq!(hex(&der_string("a@b")), "0c03614062");
         assert!(hex(&der_string(&"x".repeat(200))).starts_with("1381c8"));
     }
-}
-
-/// The size of a curve whose points have coordinates of so many bits: they fill whole bytes.
-fn curve_bits(coordinate: usize) -> usize {
-    if coordinate == 528 { 521 } else { coordinate }
 }

@@ -162,8 +162,8 @@ impl Incoming {
         if !connection.is_enrolment() {
             return Some(connection);
         }
-        let sent = self.enrolments.as_ref().map(|enrolments| enrolments.try_send(connection));
-        if !matches!(sent, Some(Ok(()))) {
+        let sent = self.enrolments.as_ref().is_some_and(|to| to.try_send(connection).is_ok());
+        if !sent {
             tracing::warn!("a join request was turned away: there are too many at once, or none are taken");
         }
         None
