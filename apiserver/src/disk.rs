@@ -225,7 +225,8 @@ fn create(path: &Path) -> Result<Database, Error> {
     // Unlike a rename, this never takes the place of a file that somebody else has just made.
     fs::hard_link(&unfinished, path).map_err(failed)?;
     fs::remove_file(&unfinished).map_err(failed)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     Ok(database)
 }
@@ -329,7 +330,7 @@ fn write<'a>(
 }
 
 fn row(key: &Key) -> ObjectKey<'_> {
-    let (group, resource) = key.storage().split_once('/').unwrap_or(("", key.storage()));
+    let (group, resource) = key.storage().split_once('/').unwrap_or_else(|| ("", key.storage()));
     (group, resource, key.namespace(), key.name())
 }
 

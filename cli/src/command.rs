@@ -8,6 +8,7 @@ mod config;
 mod demo;
 mod explain;
 mod export;
+mod join;
 mod jwt;
 mod kubeconfig;
 mod man;
@@ -82,10 +83,9 @@ impl Program {
                 let root = operator_commands()
                     .into_iter()
                     .fold(root, |root, command| root.subcommand(Targets::augment_args(command)));
-                let root = root.subcommand(demo::command()).subcommand(kubeconfig::command());
-                root.subcommand(export::command())
-                    .subcommand(completion::command())
-                    .subcommand(man::command())
+                let root = root.subcommand(demo::command()).subcommand(join::command());
+                let root = root.subcommand(kubeconfig::command()).subcommand(export::command());
+                root.subcommand(completion::command()).subcommand(man::command())
             }
             Self::ArgocdAgent => runs(root).subcommand(agent::command(self.name())),
             Self::ArgocdAgentctl => {
@@ -120,6 +120,8 @@ Examples:
   tiphys agent --help                             what the cluster side can be told
   tiphys pki init                                 make the CA of an installation
   tiphys agent create edge-1                      make an agent known to Argo CD
+  tiphys agent token create --name edge-1         a token with which a cluster joins
+  tiphys join --server HOST:PORT --token TOKEN    let a cluster join
   tiphys kubeconfig --agent edge-1                kubectl on a cluster that only its agent reaches
   tiphys completion bash > ~/.local/share/bash-completion/completions/tiphys";
 
@@ -141,6 +143,7 @@ pub(crate) fn run(
         "principal" => principal::run(command, below),
         "agent" => agent::run(command, below),
         "demo" => demo::run(command, below),
+        "join" => join::run(command, below),
         "kubeconfig" => kubeconfig::run(command, below),
         "export" => export::run(command, below),
         "completion" => completion::run(program.command(), below),

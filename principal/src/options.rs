@@ -19,6 +19,7 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 mod authentication;
 mod compatibility;
 mod embedded;
+mod onboarding;
 mod proxy;
 mod redis_proxy;
 mod traces;
@@ -27,6 +28,8 @@ mod web;
 use compatibility::Compatibility;
 use embedded::EmbeddedOptions;
 pub use embedded::EmbeddedSettings;
+use onboarding::OnboardingOptions;
+pub use onboarding::OnboardingSettings;
 use proxy::ProxyOptions;
 pub use proxy::ProxySettings;
 pub use redis_proxy::RedisProxy;
@@ -52,6 +55,8 @@ pub struct Options {
     embedded: EmbeddedOptions,
     #[command(flatten)]
     proxy: ProxyOptions,
+    #[command(flatten)]
+    onboarding: OnboardingOptions,
     #[command(flatten)]
     redis: RedisOptions,
     #[command(flatten)]
@@ -298,6 +303,8 @@ pub struct Settings {
     pub label_selector: Option<String>,
     /// How the clusters' API is served, if at all.
     pub proxy: Option<ProxySettings>,
+    /// How agents come to be known.
+    pub onboarding: OnboardingSettings,
     /// Where Argo CD's view of clusters is kept, if at all.
     pub redis: Option<redis::Access>,
     /// How Argo CD packs what it keeps there.
@@ -416,6 +423,9 @@ impl Options {
         let proxy = problems
             .absorb(self.proxy.check(filled(self.server.listen_host.clone()), self.tls.policy().ok()));
 
+        let has_proxy = !matches!(proxy, Some(None));
+        let onboarding = problems.absorb(self.onboarding.check(has_proxy, &self.tls.tls_ca_secret_name));
+
         let (
             Some(logging),
             Some(authentication),
@@ -427,6 +437,7 @@ impl Options {
             Some(redis),
             Some(proxy),
             Some(redis_proxy),
+            Some(onboarding),
             Some(web),
             Some(collector),
             true,
@@ -441,6 +452,7 @@ impl Options {
             redis,
             proxy,
             redis_proxy,
+            onboarding,
             web,
             collector,
             problems.is_empty(),
@@ -474,6 +486,7 @@ impl Options {
             namespace_creation,
             resync_interval: Some(self.kubernetes.resync_interval).filter(|interval| !interval.is_zero()),
             label_selector: filled(self.kubernetes.label_selector),
+            onboarding,
             redis,
             redis_compression: self.redis.redis_compression_type,
             proxy,

@@ -372,6 +372,7 @@ async fn start_principal(
                 agents: NamePattern::new("*").map_err(|error| failed(&error))?,
             }],
         }),
+        onboarding: tiphys_principal::Onboarding::default(),
         redis_proxy: None,
         web: None,
         traces: Default::default(),
