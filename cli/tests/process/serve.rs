@@ -24,7 +24,7 @@ use crate::{kubeconfig, tiphys};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Long enough for any machine; a test that waits so long has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A cluster on loopback with Argo CD's definitions and namespace.
 pub(crate) struct Cluster {
