@@ -7,6 +7,7 @@ mod completion;
 mod config;
 mod demo;
 mod explain;
+mod export;
 mod join;
 mod jwt;
 mod kubeconfig;
@@ -83,7 +84,7 @@ impl Program {
                     .into_iter()
                     .fold(root, |root, command| root.subcommand(Targets::augment_args(command)));
                 let root = root.subcommand(demo::command()).subcommand(join::command());
-                let root = root.subcommand(kubeconfig::command());
+                let root = root.subcommand(kubeconfig::command()).subcommand(export::command());
                 root.subcommand(completion::command()).subcommand(man::command())
             }
             Self::ArgocdAgent => runs(root).subcommand(agent::command(self.name())),
@@ -115,6 +116,7 @@ const ROOT_EXAMPLES: &str = "\
 Examples:
   tiphys demo                                     see it work, without Kubernetes
   tiphys principal --help                         what the control-plane side can be told
+  tiphys principal --embedded ./control-plane     a control plane without Kubernetes
   tiphys agent --help                             what the cluster side can be told
   tiphys pki init                                 make the CA of an installation
   tiphys agent create edge-1                      make an agent known to Argo CD
@@ -143,6 +145,7 @@ pub(crate) fn run(
         "demo" => demo::run(command, below),
         "join" => join::run(command, below),
         "kubeconfig" => kubeconfig::run(command, below),
+        "export" => export::run(command, below),
         "completion" => completion::run(program.command(), below),
         "man" => man::run(program.command(), command, below),
         _ => version::run(program.name(), command, below),

@@ -1,5 +1,6 @@
 //! From checked options to a configuration: reads Secrets and files, makes what is to be made, and keeps it current.
 
+use kube::Client;
 use prometheus::Registry;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
@@ -31,22 +32,40 @@ const JWT_KEY: &[&str] = &["jwt.key"];
 /// How long a certificate made for a trial is good.
 const TRIAL: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-/// Prepares everything that a principal needs. Certificates are kept current in the background until `cancel`.
+/// The way to the control plane's API server.
+pub struct Way {
+    /// For the principal itself.
+    pub client: Client,
+    /// How it is reached, for requests in the name of others.
+    pub server: kube::Config,
+}
+
+/// Finds the way to the control plane's API server, on which requests are counted.
 ///
 /// # Errors
-/// Every mistake that can be found, each with its remedy.
-pub async fn prepare(
-    settings: &Settings,
-    registry: Registry,
-    cancel: &CancellationToken,
-) -> Result<Config, Problems> {
-    let mut problems = Problems::default();
+/// Why there is none, with its remedy.
+pub async fn connect(settings: &Settings, registry: &Registry) -> Result<Way, Problems> {
     let unreachable = |error: client::Error| {
         Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
     };
     let access = client::configuration(&settings.kubernetes).await.map_err(unreachable)?;
     let server = access.clone();
-    let client = client::measured(access, &requests(&registry)?).map_err(unreachable)?;
+    Ok(Way { client: client::measured(access, &requests(registry)?).map_err(unreachable)?, server })
+}
+
+/// Prepares everything that a principal needs of the control plane to which there is a `way`. Certificates are kept
+/// current in the background until `cancel`.
+///
+/// # Errors
+/// Every mistake that can be found, each with its remedy.
+pub async fn prepare(
+    settings: &Settings,
+    way: Way,
+    registry: Registry,
+    cancel: &CancellationToken,
+) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
+    let Way { client, server } = way;
     let reader = Reader::new(client.clone(), settings.namespace.as_str(), "tiphys-principal", &registry)
         .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))?;
     let blocked = blocklist::follow(client.clone(), &settings.namespace, &registry, cancel).await;

@@ -179,6 +179,11 @@ impl Ca {
         &self.key_pem
     }
 
+    /// Whether a certificate says that it was issued by this CA.
+    pub fn has_issued(&self, certificate: &Certificate) -> bool {
+        certificate.issued_by(&self.certificate)
+    }
+
     /// Issues a server's certificate for DNS names and IP addresses; the first one is its common name.
     pub fn issue_server<S: AsRef<str>>(
         &self,

@@ -132,8 +132,9 @@ impl Stage {
         ];
         let given: tiphys_principal::options::Options = options(&[&line, extra].concat());
         let figures = Registry::new();
-        let config =
-            tiphys_principal::setup::prepare(&given.validate().unwrap(), figures.clone(), &stop).await;
+        let settings = given.validate().unwrap();
+        let way = tiphys_principal::setup::connect(&settings, &figures).await.unwrap();
+        let config = tiphys_principal::setup::prepare(&settings, way, figures.clone(), &stop).await;
         let bound = tiphys_principal::bind(config.unwrap()).await.unwrap();
         let (address, proxy, principal) = (bound.address(), bound.proxy_address().unwrap(), bound.handle());
         let running = tokio::spawn(bound.run(stop.clone()));

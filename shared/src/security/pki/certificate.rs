@@ -62,7 +62,7 @@ impl PublicKey {
         let info = certificate.public_key();
         match info.parsed() {
             Ok(Parsed::RSA(key)) => Self { kind: "RSA", bits: key.key_size() },
-            Ok(Parsed::EC(point)) => Self { kind: "ECDSA", bits: point.key_size() },
+            Ok(Parsed::EC(point)) => Self { kind: "ECDSA", bits: curve_bits(point.key_size()) },
             _ if info.algorithm.algorithm.to_id_string() == ED25519 => Self { kind: "Ed25519", bits: 256 },
             _ => Self { kind: "unknown", bits: 0 },
         }
@@ -284,6 +284,11 @@ fn der_string(value: &str) -> Vec<u8> {
     }
     der.extend_from_slice(value.as_bytes());
     der
+}
+
+/// The size of a curve whose points have coordinates of so many bits: they fill whole bytes.
+fn curve_bits(coordinate: usize) -> usize {
+    if coordinate == 528 { 521 } else { coordinate }
 }
 
 #[cfg(test)]
