@@ -128,6 +128,15 @@ impl Process {
         }
     }
 
+    /// Waits until each of `texts` is in some line from now on, in whatever order.
+    pub(crate) fn wait_for_each(&mut self, texts: &[&str]) {
+        let mut missing = texts.to_vec();
+        while !missing.is_empty() {
+            let line = self.wait_for("");
+            missing.retain(|text| !line.contains(text));
+        }
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
