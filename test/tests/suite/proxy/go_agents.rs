@@ -250,11 +250,11 @@ async fn only_the_agent_that_was_asked_can_open_a_stream_for_the_answer() {
         // A log is no terminal.
         assert_eq!(opener.terminal(&asked.uuid).await.unwrap_err().code(), Code::NotFound);
         let (say, sent) = opener.log(&asked.uuid);
-        // Nobody waits for a second one.
-        assert_refused(opener.log(&asked.uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
         say.send(piece(&asked.uuid, "edge")).await.unwrap();
         say.send(LogStreamData { eof: true, ..piece(&asked.uuid, "") }).await.unwrap();
         sent.await.unwrap().unwrap();
+        // Nobody waits for a second one.
+        assert_refused(opener.log(&asked.uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
         edge
     };
     let (answer, mut edge) = tokio::join!(get(&client, LOG), answering);
