@@ -1,6 +1,7 @@
 //! Streams on which answers to a principal of the Go project travel. They have a connection of their own, and never hold up
 //! an event.
 
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
@@ -45,11 +46,24 @@ impl Answers {
         Instant::now() < self.until
     }
 
+    /// A stream of these messages. One that is given up before its last message breaks with its call, and does not end as if
+    /// all had been said.
     fn request<T: Send + 'static>(
         &self,
         mut messages: mpsc::Receiver<T>,
+        is_last: fn(&T) -> bool,
     ) -> Request<impl Stream<Item = T> + Send + use<T>> {
-        let mut request = Request::new(futures::stream::poll_fn(move |context| messages.poll_recv(context)));
+        let mut is_whole = false;
+        let messages = futures::stream::poll_fn(move |context| match messages.poll_recv(context) {
+            Poll::Ready(None) if !is_whole => Poll::Pending,
+            polled => {
+                if let Poll::Ready(Some(message)) = &polled {
+                    is_whole |= is_last(message);
+                }
+                polled
+            }
+        });
+        let mut request = Request::new(messages);
         request.metadata_mut().insert("authorization", self.token.clone());
         request
     }
@@ -60,7 +74,8 @@ impl Answers {
         messages: mpsc::Receiver<LogStreamData>,
     ) -> Result<LogStreamResponse, Status> {
         let mut client = LogStreamServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST);
-        Ok(client.stream_logs(self.request(messages)).await?.into_inner())
+        let request = self.request(messages, |message| message.eof);
+        Ok(client.stream_logs(request).await?.into_inner())
     }
 
     /// Opens a terminal: what the principal says.
@@ -70,7 +85,7 @@ impl Answers {
     ) -> BoxStream<'static, Result<TerminalStreamData, Status>> {
         let mut client =
             TerminalStreamServiceClient::new(self.channel.clone()).max_decoding_message_size(LARGEST);
-        let request = self.request(messages);
+        let request = self.request(messages, |message| message.eof || !message.error.is_empty());
         // A Go principal answers only when it has something to say, and what it waits for must not wait for that.
         let opened = async move { Ok::<_, Status>(client.stream_terminal(request).await?.into_inner()) };
         futures::stream::once(opened).try_flatten().boxed()

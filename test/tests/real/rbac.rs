@@ -1,6 +1,7 @@
 //! Principal and agents with no more rights than the manifests give them: what they do is enough, and all of it is needed.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
@@ -294,20 +295,20 @@ async fn certificates_are_read_and_followed() {
         secrets.create(&PostParams::default(), &object(made)).await.unwrap();
 
         let client = installed.record.client(&installed.config);
-        let reader = Reader { client, namespace: fleet.namespace.clone() };
+        let reader =
+            Reader::new(client, fleet.namespace.as_str(), "test", &prometheus::Registry::new()).unwrap();
         let place = |keys| Some(Place::Secret { name: secret.clone(), keys });
         let places = Places { chain: place(&["tls.crt"]), key: place(&["tls.key"]), ca: None };
         let known = reader.read_all(&places).await.unwrap();
         let (sender, mut replaced) = watch::channel(known.clone());
         let cancel = CancellationToken::new();
-        let following = tokio::spawn(reader.keep_current(places, known, cancel.clone(), move |material| {
+        reader.keep_current("client", places, known, &cancel, move |material| {
             sender.send_replace(material.clone());
-            Ok(())
-        }));
+            Ok::<_, Infallible>(())
+        });
         merge(&secrets, &secret, json!({"stringData": issue()})).await;
         replaced.changed().await.unwrap();
         cancel.cancel();
-        following.await.unwrap();
         installed.record.assert_nothing_was_refused(variant.side);
     }
 }

@@ -27,9 +27,10 @@ use tiphys_shared::proxy::refusal::Refusal;
 use tiphys_shared::wire::tunnel::upgrade;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -286,7 +287,9 @@ async fn close(ended: &Ended, mut to_client: SplitSink<Socket, Message>, mut cli
     let telling = async {
         let outcome = Channel::Outcome.message(ended.status().to_string().as_bytes());
         to_client.send(Message::Binary(outcome)).await?;
-        to_client.send(Message::Close(None)).await?;
+        // Without a code clients take it for an accident.
+        let normal = CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() };
+        to_client.send(Message::Close(Some(normal))).await?;
         // What the client still says goes nowhere; but a connection that is cut before may lose what it was told.
         while client.next().await.transpose()?.is_some() {}
         Ok::<_, tokio_tungstenite::tungstenite::Error>(())

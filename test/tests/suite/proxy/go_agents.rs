@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Code, Status, Streaming};
 
@@ -311,7 +312,11 @@ async fn hear(socket: &mut Socket) -> Option<(Channel, Bytes)> {
     let heard = tokio::time::timeout(std::time::Duration::from_secs(60), socket.next()).await;
     match heard.expect("nothing was said")?.unwrap() {
         Message::Binary(data) => Some(Channel::split(data).unwrap()),
-        Message::Close(_) => None,
+        // Without a code kubectl takes it for an accident.
+        Message::Close(frame) => {
+            assert_eq!(frame.unwrap().code, CloseCode::Normal);
+            None
+        }
         other => panic!("{other:?}"),
     }
 }
