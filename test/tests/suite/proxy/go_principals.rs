@@ -172,7 +172,8 @@ async fn a_go_principal_gets_logs_until_they_end_or_nobody_reads_them() {
     // With the session all ends.
     drop(principal);
     backend.ended.acquire().await.unwrap().forget();
-    assert!(messages.message().await.is_err());
+    // Half of a log is not said to be all of it. (A server made with tonic sees no other difference.)
+    assert_eq!(messages.message().await.ok().flatten(), None);
     drop(end);
 }
 
