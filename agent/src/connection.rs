@@ -18,6 +18,8 @@ use tiphys_shared::model::feature::{Feature, Features, METADATA_KEY};
 use tiphys_shared::process::backoff::{Backoff, Schedule};
 use tiphys_shared::process::clock;
 use tiphys_shared::security::passwords::{Credentials, Error as CredentialsError};
+use tiphys_shared::security::pki::Certificate;
+use tiphys_shared::security::tls::ClientTls;
 use tiphys_shared::security::token;
 use tiphys_shared::wire::transport::{self, DialOptions};
 use tiphys_shared::wire::{pump, tunnel};
@@ -40,6 +42,8 @@ const OUTGOING: usize = 32;
 const SMALL: usize = 64 * 1024;
 /// How long the principal may take for a small RPC.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Part of a certificate's life that is left when its connection makes way for one with a newer certificate.
+const LEAVE: u32 = 10;
 /// A tunnel that is silent for longer is asked for a sign of life, so that one that is dead is replaced.
 const TUNNEL_KEEPALIVE: Duration = Duration::from_secs(30);
 
@@ -61,6 +65,9 @@ pub enum Error {
     /// The stream ended.
     #[error("the stream ended: {0}")]
     Ended(#[from] pump::End),
+    /// The certificate of the connection is about to end, and there is another.
+    #[error("the client certificate was replaced, and the one of this connection is about to end")]
+    Renewed,
     /// The principal sent a token that cannot be sent back.
     #[error("the principal sent a token that is not ascii")]
     BadToken,
@@ -78,6 +85,7 @@ impl Error {
             Self::Ended(pump::End::Silent) => "silent",
             Self::Ended(pump::End::Broken(_)) => "broken",
             Self::Ended(_) => "closed",
+            Self::Renewed => "renewed",
             Self::BadToken => "bad-token",
         }
     }
@@ -132,6 +140,11 @@ pub trait Link: Send + Sync + 'static {
     /// Opens a way for logs and terminals, beside the stream and never in its way. Asked of a link only if its principal asks for
     /// one.
     fn answers(&self, _: Mode) -> impl Future<Output = Result<Answers, Error>> + Send {
+        std::future::pending()
+    }
+
+    /// Ends when a stream that was opened just now should make way for another, with a newer certificate.
+    fn outlived(&self) -> impl Future<Output = ()> + Send {
         std::future::pending()
     }
 }
@@ -192,6 +205,10 @@ pub(crate) async fn keep(
             other => other,
         };
         was_connected |= !worked.is_zero();
+        if matches!(outcome, Error::Renewed) {
+            tracing::info!(reason = %outcome, "connecting again");
+            continue;
+        }
         let pause = backoff.next_delay(worked);
         tracing::warn!(reason = %outcome, retry_in = ?pause, "not connected to the principal");
         tokio::select! {
@@ -253,6 +270,7 @@ async fn session(
         biased;
         end = pumping => end,
         never = beat(heartbeat, side) => never,
+        () = link.outlived() => return Error::Renewed,
     };
     match end {
         pump::End::Broken(status)
@@ -333,6 +351,34 @@ impl Link for Grpc {
         let channel = transport::dial(&self.dial).await?;
         let answer = self.authenticate(mode, channel.clone()).await?;
         Answers::new(channel, &answer.access_token)
+    }
+
+    async fn outlived(&self) {
+        match &self.dial.tls {
+            Some(tls) => outlived(tls).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Waits until little is left of the certificate that is in use now, and there is another.
+async fn outlived(tls: &ClientTls) {
+    let mut own = tls.own();
+    let Some(used) = own.borrow_and_update().clone() else { return std::future::pending().await };
+    let end = used.near_end(LEAVE);
+    loop {
+        let left = Duration::try_from(end.duration_since(clock::now())).unwrap_or_default();
+        if left.is_zero() {
+            break;
+        }
+        // Clocks are set: a timer for months would not notice.
+        tokio::time::sleep(left.min(Duration::from_secs(3600))).await;
+    }
+    let is_newer = |now: &Option<Arc<Certificate>>| {
+        now.as_ref().is_some_and(|now| now.fingerprint != used.fingerprint && now.not_after > used.not_after)
+    };
+    if own.wait_for(is_newer).await.is_err() {
+        std::future::pending().await
     }
 }
 

@@ -13,6 +13,7 @@
 mod cluster_cache;
 pub mod connection;
 mod handler;
+pub mod join;
 mod metrics;
 mod namespaces;
 pub mod options;
@@ -20,6 +21,7 @@ mod outbound;
 mod pace;
 mod proxy;
 mod redis_proxy;
+mod renewal;
 mod server;
 pub mod setup;
 

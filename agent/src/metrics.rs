@@ -8,12 +8,15 @@ use prometheus::{
     IntGaugeVec, Opts,
 };
 use tiphys_shared::kube::client::RequestMetrics;
+use tiphys_shared::kube::material;
 use tiphys_shared::model::{Event, Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::metrics::{
     Catalogue, Description, Error, Fresh, LAG, Register, expiry, register,
 };
 use tiphys_shared::wire::pump::SharedOutbox;
+
+use crate::renewal;
 
 /// The commit that this was built from, if whoever built it has said so.
 const GIT_REVISION: &str = match option_env!("TIPHYS_GIT_REVISION") {
@@ -30,6 +33,8 @@ pub fn describe() -> Result<Vec<Description>, Error> {
     Metrics::new(&catalogue, &Arc::default())?;
     expiry(&catalogue, Vec::new())?;
     RequestMetrics::new(&catalogue)?;
+    material::describe(&catalogue)?;
+    renewal::outcomes(&catalogue)?;
     Ok(catalogue.into_descriptions())
 }
 

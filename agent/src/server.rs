@@ -201,6 +201,7 @@ impl<L: Link> Agent<L> {
                 let began = tokio::time::Instant::now();
                 tasks.spawn(async move {
                     tokio::select! {
+                        biased;
                         () = stop.cancelled() => {}
                         () = store.synced() => metrics.list_took(store.kind(), began.elapsed()),
                     }
@@ -283,6 +284,7 @@ async fn follow(mut connected: watch::Receiver<bool>, principal: Condition, stop
             principal.not_ready("not connected to the principal");
         }
         tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             changed = connected.changed() => if changed.is_err() {
                 return principal.not_ready("the agent has stopped");

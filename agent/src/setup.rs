@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection::Grpc;
 use crate::options::proxy::read_allow_list;
 use crate::options::{PolicySource, Roots, Settings, Transport};
+use crate::renewal::Renewal;
 use crate::{ClusterCacheConfig, Config, ProxyConfig, ProxyPolicy};
 
 /// How often the file of an allow-list is looked at. Kubernetes swaps a link above mounted files, which file watchers miss.
@@ -52,7 +53,8 @@ pub async fn prepare(
         |error: metrics::Error| Problem::new(error.to_string(), "give each agent a registry of its own");
     let requests = client::RequestMetrics::new(&registry).map_err(twice)?;
     let client = client::measured(access, &requests).map_err(unreachable)?;
-    let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
+    let reader =
+        Reader::new(client.clone(), settings.namespace.as_str(), "tiphys-agent", &registry).map_err(twice)?;
     let tls = match &settings.transport {
         Transport::Plaintext => None,
         Transport::Tls { roots, identity, policy } => {
@@ -65,6 +67,16 @@ pub async fn prepare(
     metrics::expiry(&registry, certificates.into_iter().collect()).map_err(twice)?;
     let mut dial = DialOptions::new(settings.server.host.clone(), settings.server.port, tls);
     dial.keepalive_interval = settings.keepalive_interval.or(dial.keepalive_interval);
+    if let (Transport::Tls { identity: KeyPair::Secret(name), .. }, Some(tls)) =
+        (&settings.transport, dial.tls.clone())
+    {
+        let (client, namespace) = (client.clone(), settings.namespace.as_str());
+        let renewal =
+            Renewal::new(client, namespace, name, dial.clone(), tls, &registry).map_err(|error| {
+                Problem::new(error.to_string(), "give every agent of a process a registry of its own")
+            })?;
+        tokio::spawn(renewal.run(cancel.clone()));
+    }
     let redis = match &settings.redis {
         Some(access) => Some(redis::Config::prepare(access, &reader, cancel).await?),
         None => None,
@@ -183,9 +195,7 @@ async fn client_tls(
             "replace them with a matching pair, and the CA that signed the principal's certificate",
         )
     })?;
-    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
-    tokio::spawn(async move {
-        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
-    });
+    let replaced = tls.clone();
+    reader.keep_current("client", places, material, cancel, move |material| replaced.replace(material));
     Ok(tls)
 }

@@ -22,10 +22,16 @@ const MANAGER: &str = "kube-controller-manager";
 /// After so many objects others on the same thread get a turn.
 const BATCH: usize = 64;
 
-/// Runs until `cancel`.
+/// Runs until `cancel`. After changes were lost that the disk did not take, all is looked at anew.
 pub(crate) async fn run(server: Arc<Inner>, cancel: CancellationToken) {
+    while !cancel.is_cancelled() {
+        follow(&server, &cancel).await;
+    }
+}
+
+async fn follow(server: &Inner, cancel: &CancellationToken) {
     let (snapshot, mut changes) = server.store.observe();
-    let mut work = Work { server: &server, garbage: Garbage::default(), namespaces: Namespaces::default() };
+    let mut work = Work { server, garbage: Garbage::default(), namespaces: Namespaces::default() };
     for stored in snapshot.range("", None) {
         work.hear(&Change { revision: stored.revision, before: None, after: Some(stored.clone()) });
     }
@@ -45,7 +51,7 @@ pub(crate) async fn run(server: Arc<Inner>, cancel: CancellationToken) {
             () = cancel.cancelled() => return,
             change = changes.recv() => match change {
                 Some(change) => work.hear(&change),
-                // The sender lives in the store, which this task keeps alive.
+                // The store has let go of us: it wants us to begin again.
                 None => return,
             },
         }

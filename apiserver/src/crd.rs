@@ -65,7 +65,7 @@ impl Registry {
 
     /// The registry that fits the definitions now in the store; what did not change is kept.
     pub(crate) fn rebuilt(&self, store: &Store) -> Self {
-        let Ok(snapshot) = store.snapshot(STORAGE, None) else { return Self::default() };
+        let snapshot = store.newest();
         let prefix = format!("{STORAGE}/");
         let mut definitions = BTreeMap::new();
         for stored in snapshot.range(&prefix, None) {
@@ -398,7 +398,7 @@ fn set_condition(status: &mut Value, kind: &str, holds: bool, reason: &str, mess
 
 /// The first of the definition's names that another of its group already has.
 fn taken_name(definition: &Value, store: &Store) -> Option<(&'static str, String)> {
-    let snapshot = store.snapshot(STORAGE, None).ok()?;
+    let snapshot = store.newest();
     let prefix = format!("{STORAGE}/");
     let own = object_meta::text(definition, "name");
     let names = &definition["spec"]["names"];

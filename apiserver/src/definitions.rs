@@ -56,6 +56,20 @@ impl Definitions {
         self.ready.iter().map(|ready| ready.name.as_str())
     }
 
+    /// Puts those into a server that it does not have.
+    pub(crate) fn add(&self, server: &ApiServer) -> Result<(), Error> {
+        let present = server.inner.registry();
+        for ready in self.ready.iter().filter(|ready| present.definition(&ready.name).is_none()) {
+            let mut object = ready.object.clone();
+            if let Some(metadata) = object["metadata"].as_object_mut() {
+                let own = |field: &str| matches!(field, "uid" | "creationTimestamp" | "resourceVersion");
+                metadata.retain(|field, _| !own(field));
+            }
+            server.define(object)?;
+        }
+        Ok(())
+    }
+
     /// Puts the definitions into a new server.
     pub(crate) fn install(&self, server: &Inner) {
         if self.ready.is_empty() {

@@ -256,7 +256,7 @@ pub(crate) fn index(server: &Inner) -> Value {
 fn doc(server: &Inner, resource: &Resource) -> ResourceDoc {
     let schema = resource.is_custom().then(|| {
         let key = crd::definition_key(&resource.group, &resource.plural);
-        let definition = server.store.get(&key)?.to_value();
+        let definition = server.store.read(&key)?.to_value();
         let versions = definition["spec"]["versions"].as_array()?;
         let version = versions.iter().find(|v| v["name"] == *resource.version)?;
         Some(version["schema"]["openAPIV3Schema"].clone())

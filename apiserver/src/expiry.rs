@@ -26,7 +26,7 @@ pub(crate) fn after_write(server: &Inner, storage: &str, change: &Change) {
 }
 
 fn sweep(server: &Inner) {
-    let Ok(snapshot) = server.store.snapshot(STORAGE, None) else { return };
+    let snapshot = server.store.newest();
     let limit = server.now().as_second() - LIFETIME;
     let prefix = format!("{STORAGE}/");
     for stored in snapshot.range(&prefix, None) {

@@ -1,4 +1,4 @@
-//! A cluster in a box: an embedded, in-memory, Kubernetes-compatible API server.
+//! A cluster in a box: an embedded Kubernetes-compatible API server.
 //!
 //! ```text
 //! socket or in-process call ─▶ serve ─▶ read, write ─▶ store ─▶ watch ─▶ event lines
@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Nothing is kept across a restart, and there is no task in the background: a server that nobody asks costs a few
-//! kilobytes. Controllers (for dependents and namespaces, no others) run if somebody runs them.
+//! kilobytes. One that is opened on a file ([`ApiServer::open`]) keeps everything there, and answers a write when it
+//! is on disk. Controllers (for dependents and namespaces, no others) run if somebody runs them.
 
 mod auth;
 mod builtin;
@@ -15,9 +16,11 @@ mod controllers;
 mod crd;
 mod definitions;
 mod discovery;
+mod disk;
 mod expiry;
 mod fields;
 mod jsonpath;
+mod kept;
 mod listen;
 mod object_meta;
 mod openapi;
@@ -37,6 +40,7 @@ mod yaml;
 mod tests;
 
 pub use definitions::Definitions;
+pub use disk::Error as DiskError;
 pub use listen::{Bound, Error as ListenError};
 pub use serve::ResponseBody;
 
@@ -144,6 +148,12 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    fn window(&self) -> Window {
+        Window { changes: self.window, bytes: self.window_bytes }
+    }
+}
+
 /// What can go wrong in calls on the server itself.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -167,6 +177,12 @@ pub enum Error {
     /// A socket could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The file cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The server cannot begin.
+    #[error("cannot start the API server")]
+    Start(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 pub(crate) struct Inner {
@@ -257,7 +273,7 @@ impl Inner {
         else {
             return;
         };
-        let Ok(snapshot) = self.store.snapshot(storage, None) else { return };
+        let snapshot = self.store.newest();
         for stored in snapshot.range(&format!("{storage}/"), None) {
             let call = Call {
                 server: self,
@@ -285,7 +301,7 @@ impl Inner {
 
     /// Removes what was created while its definition went. Whoever creates after this finds no definition.
     fn sweep(&self, storage: &str) {
-        let Ok(snapshot) = self.store.snapshot(storage, None) else { return };
+        let snapshot = self.store.newest();
         for stored in snapshot.range(&format!("{storage}/"), None) {
             // If it has changed, its creator is removing it.
             let _ = self.store.commit(&stored.key, Some(stored.revision), Write::Remove);
@@ -306,11 +322,7 @@ impl Inner {
                 value["spec"]["group"].as_str().unwrap_or_default(),
                 value["spec"]["names"]["plural"].as_str().unwrap_or_default(),
             );
-            let left = self
-                .store
-                .snapshot(&storage, None)
-                .is_ok_and(|snapshot| snapshot.range(&format!("{storage}/"), None).next().is_some());
-            if left {
+            if self.store.newest().range(&format!("{storage}/"), None).next().is_some() {
                 return;
             }
             let write = if rest.as_array().is_none_or(Vec::is_empty) {
@@ -353,24 +365,35 @@ impl fmt::Debug for ApiServer {
 impl ApiServer {
     /// A server with nothing in it but the namespaces that every cluster has, and the definitions given.
     pub fn new(options: Options) -> Self {
-        let window = Window { changes: options.window, bytes: options.window_bytes };
-        let inner = Arc::new(Inner {
-            store: Store::new(window, options.first_revision),
+        let definitions = options.definitions.clone();
+        let store = Store::new(options.window(), options.first_revision);
+        let server = Self::over(store, options);
+        definitions.install(&server.inner);
+        server
+    }
+
+    /// A server with what is in the store, and the namespaces that every cluster has.
+    fn over(store: Store, options: Options) -> Self {
+        let inner = Inner {
+            store,
             tokens: options.tokens,
             version: options.version,
             events: AtomicU32::new(0),
             registry: RwLock::default(),
             start: options.start.unwrap_or_else(Timestamp::now),
             started: Instant::now(),
-        });
-        let server = Self { inner };
+        };
+        let server = Self { inner: Arc::new(inner) };
         for name in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let namespace = json!({"metadata": {"name": name}});
-            if let Err(failure) = server.create("", "v1", "namespaces", namespace) {
-                tracing::error!(namespace = name, message = failure.message, "not created");
+            match server.create("", "v1", "namespaces", namespace) {
+                // It may have been there before.
+                Err(failure) if failure.code != 409 => {
+                    tracing::error!(namespace = name, message = failure.message, "not created");
+                }
+                _ => {}
             }
         }
-        options.definitions.install(&server.inner);
         server
     }
 
@@ -423,12 +446,18 @@ impl ApiServer {
                     kind: value["kind"].as_str().unwrap_or_default().into(),
                 });
             }
-            let name = object_meta::text(&value, "name").to_owned();
-            self.create("apiextensions.k8s.io", "v1", "customresourcedefinitions", value)
-                .map_err(|failure| Error::Refused { name: name.clone(), message: failure.message })?;
-            names.push(name);
+            names.push(self.define(value)?);
         }
         Ok(names)
+    }
+
+    /// Creates a definition, and tells its name.
+    fn define(&self, definition: Value) -> Result<String, Error> {
+        let name = object_meta::text(&definition, "name").to_owned();
+        match self.create("apiextensions.k8s.io", "v1", "customresourcedefinitions", definition) {
+            Ok(()) => Ok(name),
+            Err(failure) => Err(Error::Refused { name, message: failure.message }),
+        }
     }
 
     /// Does until `cancel` what the controllers of a cluster do about deletion: dependents go with their owners (in

@@ -59,8 +59,15 @@ where
         Err(why) if why.is::<LengthLimitError>() => return refuse(&Failure::too_large(BODY_LIMIT)),
         Err(why) => return refuse(&Failure::bad_request(format!("unable to read the body: {why}"))),
     };
-    let exchange = Exchange { server: &server, arrival: &arrival, head: &head, body: &body };
-    exchange.answer().unwrap_or_else(|failure| refuse(&failure))
+    let ticket = server.store.ticket();
+    let answer = Exchange { server: &server, arrival: &arrival, head: &head, body: &body }.answer();
+    // What a writer is told, be it a refusal, follows from what other writers did a moment ago.
+    if !matches!(head.method, Method::GET | Method::HEAD)
+        && let Err(trouble) = server.store.settled(ticket).await
+    {
+        return refuse(&Failure::not_kept(&trouble.message, trouble.is_full));
+    }
+    answer.unwrap_or_else(|failure| refuse(&failure))
 }
 
 fn full(code: u16, content_type: &'static str, body: impl Into<Bytes>) -> Response<ResponseBody> {
@@ -144,12 +151,24 @@ impl Exchange<'_> {
         Ok(response)
     }
 
+    /// Ready is who takes changes.
+    fn health(&self) -> Response<ResponseBody> {
+        let asked = self.head.uri.path().starts_with("/readyz");
+        match self.server.store.trouble().filter(|_| asked) {
+            None => full(200, "text/plain; charset=utf-8", "ok"),
+            Some(trouble) => {
+                let text = format!("no change can be kept: {}\n", trouble.message);
+                full(500, "text/plain; charset=utf-8", text)
+            }
+        }
+    }
+
     /// Documents about the server and what it serves.
     fn document(&self, target: &Target) -> Result<Response<ResponseBody>, Failure> {
         let headers = self.headers();
         let aggregated = discovery::aggregated_version(&negotiate::accepted(headers));
         let value = match target {
-            Target::Health => return Ok(full(200, "text/plain; charset=utf-8", "ok")),
+            Target::Health => return Ok(self.health()),
             Target::Version => self.server.version.to_value(),
             Target::Index => discovery::index(self.server),
             Target::CoreVersions | Target::Groups => {

@@ -249,6 +249,12 @@ impl Failure {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
     }
 
+    /// The disk does not take what was written.
+    pub(crate) fn not_kept(why: &str, is_full: bool) -> Self {
+        let (code, reason) = if is_full { (507, "InsufficientStorage") } else { (500, "InternalError") };
+        Self::new(code, reason, format!("Internal error occurred: the change cannot be kept: {why}"))
+    }
+
     /// An error for which the API has no reason.
     pub(crate) fn unknown(message: impl Into<String>) -> Self {
         Self::new(500, "", message)

@@ -4,15 +4,20 @@
 //! the present one with the changes of the window undone, which is how paged lists stay consistent without
 //! anybody keeping snapshots.
 
+mod journal;
+
+use crate::disk::{Disk, Loaded};
 use crate::fields::Managed;
 use bytes::Bytes;
 use imbl::OrdMap;
+use journal::{Journal, Staged, Step};
+pub(crate) use journal::{Ticket, Trouble};
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 
 /// Where an object lives: `storage/namespace/name`, or `storage/name` for cluster-wide kinds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -258,10 +263,12 @@ pub(crate) enum Write {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Clash;
 
+type Objects = OrdMap<Arc<str>, Arc<Stored>>;
+
 /// A consistent view at one revision.
 pub(crate) struct Snapshot {
     pub(crate) revision: u64,
-    objects: OrdMap<Arc<str>, Arc<Stored>>,
+    objects: Objects,
 }
 
 impl Snapshot {
@@ -301,12 +308,47 @@ pub(crate) enum Pull {
 
 struct State {
     revision: u64,
-    objects: OrdMap<Arc<str>, Arc<Stored>>,
+    objects: Objects,
     rings: BTreeMap<Box<str>, Ring>,
     /// Floor of rings that do not exist yet.
     floor: u64,
     /// Who is told of every change.
     observers: Vec<mpsc::UnboundedSender<Change>>,
+    /// What is ahead of this, in a store that is kept on disk.
+    staged: Option<Box<Staged>>,
+}
+
+impl State {
+    fn new(revision: u64) -> Self {
+        let revision = revision.max(1);
+        Self {
+            revision,
+            objects: OrdMap::new(),
+            rings: BTreeMap::new(),
+            floor: if revision > 1 { revision } else { 0 },
+            observers: Vec::new(),
+            staged: None,
+        }
+    }
+
+    /// Lets watchers and observers see a change.
+    fn tell(&mut self, change: Change, window: Window) {
+        let Some(storage) = change.key().map(Key::storage) else { return };
+        if !self.rings.contains_key(storage) {
+            self.rings.insert(storage.into(), Ring::new(self.floor));
+        }
+        if let Some(ring) = self.rings.get_mut(storage) {
+            ring.push(change.clone(), window);
+        }
+        self.observers.retain(|observer| observer.send(change.clone()).is_ok());
+    }
+
+    fn close(&mut self, storage: &str) {
+        if let Some(ring) = self.rings.get_mut(storage) {
+            ring.epoch += 1;
+            ring.notify.notify_waiters();
+        }
+    }
 }
 
 /// How much of the past of each resource is kept.
@@ -317,72 +359,111 @@ pub(crate) struct Window {
     pub(crate) bytes: usize,
 }
 
+impl Window {
+    fn at_least_one(self) -> Self {
+        Self { changes: self.changes.max(1), ..self }
+    }
+}
+
 /// Changes that are kept however large they are.
 const FEWEST_CHANGES: usize = 16;
 
 /// The store. Every operation is short and takes one lock.
 pub(crate) struct Store {
     window: Window,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    journal: Option<Journal>,
 }
 
 impl Store {
     /// An empty store whose next change gets a revision above `revision`.
     pub(crate) fn new(window: Window, revision: u64) -> Self {
-        let revision = revision.max(1);
-        Self {
-            window: Window { changes: window.changes.max(1), ..window },
-            state: Mutex::new(State {
-                revision,
-                objects: OrdMap::new(),
-                rings: BTreeMap::new(),
-                floor: if revision > 1 { revision } else { 0 },
-                observers: Vec::new(),
-            }),
-        }
+        let state = Arc::new(Mutex::new(State::new(revision)));
+        Self { window: window.at_least_one(), state, journal: None }
+    }
+
+    /// A store that is kept on disk. `on_loss` is called after changes were dropped that the disk did not take.
+    pub(crate) fn kept(
+        window: Window,
+        disk: Disk,
+        loaded: Loaded,
+        on_loss: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let window = window.at_least_one();
+        let state = Arc::new(Mutex::new(State::loaded(loaded.revision, loaded.objects.into_iter())));
+        let journal = Some(Journal::start(state.clone(), window, disk, on_loss)?);
+        Ok(Self { window, state, journal })
     }
 
     pub(crate) fn revision(&self) -> u64 {
         self.state.lock().revision
     }
 
-    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+    /// An object as everybody may see it.
+    pub(crate) fn read(&self, key: &Key) -> Option<Arc<Stored>> {
         self.state.lock().objects.get(key.path()).cloned()
+    }
+
+    /// An object as writers have to see it, who learn with [`Store::settled`] whether it may be told.
+    pub(crate) fn get(&self, key: &Key) -> Option<Arc<Stored>> {
+        let state = self.state.lock();
+        state.staged.as_ref().map_or(&state.objects, |staged| &staged.objects).get(key.path()).cloned()
+    }
+
+    /// Everything as writers have to see it.
+    pub(crate) fn newest(&self) -> Snapshot {
+        let state = self.state.lock();
+        match &state.staged {
+            None => Snapshot { revision: state.revision, objects: state.objects.clone() },
+            Some(staged) => Snapshot { revision: staged.revision, objects: staged.objects.clone() },
+        }
+    }
+
+    /// To be taken before something is written that is to be [`Store::settled`]. None if nothing is kept on disk.
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        self.journal.as_ref().map(Journal::ticket)
+    }
+
+    /// Waits until everything is on disk that has been committed by now.
+    ///
+    /// # Errors
+    /// Why changes were dropped since the ticket was taken.
+    pub(crate) async fn settled(&self, since: Option<Ticket>) -> Result<(), Trouble> {
+        match (&self.journal, since) {
+            (Some(journal), Some(since)) => journal.settled(since).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Marked as changed whenever something got onto the disk or did not.
+    pub(crate) fn decisions(&self) -> Option<watch::Receiver<()>> {
+        self.journal.as_ref().map(Journal::decisions)
+    }
+
+    /// Why nothing can be written at the moment.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.journal.as_ref()?.trouble()
     }
 
     /// Puts or removes an object if its present revision is `expected` (`None`: it is not there).
     pub(crate) fn commit(&self, key: &Key, expected: Option<u64>, write: Write) -> Result<Change, Clash> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        let before = state.objects.get(key.path()).cloned();
-        if before.as_ref().map(|b| b.revision) != expected {
-            return Err(Clash);
-        }
-        state.revision += 1;
-        let revision = state.revision;
-        let after = match write {
-            Write::Put(content) => {
-                // The key of the first revision is kept, so all revisions share its text.
-                let key = before.as_ref().map_or_else(|| key.clone(), |b| b.key.clone());
-                let stored = Arc::new(Stored { key, revision, content });
-                state.objects.insert(stored.key.path.clone(), stored.clone());
-                Some(stored)
-            }
-            Write::Remove => {
-                state.objects.remove(key.path());
-                None
-            }
+        let Some(staged) = &mut state.staged else {
+            let change = put(&mut state.objects, &mut state.revision, key, expected, write)?;
+            state.tell(change.clone(), self.window);
+            return Ok(change);
         };
-        let change = Change { revision, before, after };
-        let floor = state.floor;
-        if !state.rings.contains_key(key.storage()) {
-            state.rings.insert(key.storage().into(), Ring::new(floor));
-        }
-        if let Some(ring) = state.rings.get_mut(key.storage()) {
-            ring.push(change.clone(), self.window);
-        }
-        state.observers.retain(|observer| observer.send(change.clone()).is_ok());
+        let change = put(&mut staged.objects, &mut staged.revision, key, expected, write)?;
+        staged.steps.push(Step::Change(change.clone()));
+        self.wake();
         Ok(change)
+    }
+
+    fn wake(&self) {
+        if let Some(journal) = &self.journal {
+            journal.wake();
+        }
     }
 
     /// The present state, and every change from here on.
@@ -457,9 +538,13 @@ impl Store {
 
     /// Ends everything that watches `storage`, after it has seen what happened up to now.
     pub(crate) fn close(&self, storage: &str) {
-        if let Some(ring) = self.state.lock().rings.get_mut(storage) {
-            ring.epoch += 1;
-            ring.notify.notify_waiters();
+        let mut state = self.state.lock();
+        match &mut state.staged {
+            None => state.close(storage),
+            Some(staged) => {
+                staged.steps.push(Step::Close(storage.into()));
+                self.wake();
+            }
         }
     }
 
@@ -477,4 +562,33 @@ impl Store {
             ring.floor = revision;
         }
     }
+}
+
+fn put(
+    objects: &mut Objects,
+    revision: &mut u64,
+    key: &Key,
+    expected: Option<u64>,
+    write: Write,
+) -> Result<Change, Clash> {
+    let before = objects.get(key.path()).cloned();
+    if before.as_ref().map(|b| b.revision) != expected {
+        return Err(Clash);
+    }
+    *revision += 1;
+    let revision = *revision;
+    let after = match write {
+        Write::Put(content) => {
+            // The key of the first revision is kept, so all revisions share its text.
+            let key = before.as_ref().map_or_else(|| key.clone(), |b| b.key.clone());
+            let stored = Arc::new(Stored { key, revision, content });
+            objects.insert(stored.key.path.clone(), stored.clone());
+            Some(stored)
+        }
+        Write::Remove => {
+            objects.remove(key.path());
+            None
+        }
+    };
+    Ok(Change { revision, before, after })
 }

@@ -4,6 +4,7 @@ mod controllers;
 mod definitions;
 mod deletion;
 mod histories;
+mod kept;
 mod lists;
 mod repeatable;
 mod sockets;

@@ -7,6 +7,8 @@ mod completion;
 mod config;
 mod demo;
 mod explain;
+mod export;
+mod join;
 mod jwt;
 mod kubeconfig;
 mod man;
@@ -81,7 +83,8 @@ impl Program {
                 let root = operator_commands()
                     .into_iter()
                     .fold(root, |root, command| root.subcommand(Targets::augment_args(command)));
-                let root = root.subcommand(demo::command()).subcommand(kubeconfig::command());
+                let root = root.subcommand(demo::command()).subcommand(join::command());
+                let root = root.subcommand(kubeconfig::command()).subcommand(export::command());
                 root.subcommand(completion::command()).subcommand(man::command())
             }
             Self::ArgocdAgent => runs(root).subcommand(agent::command(self.name())),
@@ -113,9 +116,12 @@ const ROOT_EXAMPLES: &str = "\
 Examples:
   tiphys demo                                     see it work, without Kubernetes
   tiphys principal --help                         what the control-plane side can be told
+  tiphys principal --embedded ./control-plane     a control plane without Kubernetes
   tiphys agent --help                             what the cluster side can be told
   tiphys pki init                                 make the CA of an installation
   tiphys agent create edge-1                      make an agent known to Argo CD
+  tiphys agent token create --name edge-1         a token with which a cluster joins
+  tiphys join --server HOST:PORT --token TOKEN    let a cluster join
   tiphys kubeconfig --agent edge-1                kubectl on a cluster that only its agent reaches
   tiphys completion bash > ~/.local/share/bash-completion/completions/tiphys";
 
@@ -137,7 +143,9 @@ pub(crate) fn run(
         "principal" => principal::run(command, below),
         "agent" => agent::run(command, below),
         "demo" => demo::run(command, below),
+        "join" => join::run(command, below),
         "kubeconfig" => kubeconfig::run(command, below),
+        "export" => export::run(command, below),
         "completion" => completion::run(program.command(), below),
         "man" => man::run(program.command(), command, below),
         _ => version::run(program.name(), command, below),

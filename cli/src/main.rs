@@ -5,7 +5,9 @@
 
 mod admin;
 mod command;
+mod embedded;
 mod failure;
+mod file;
 mod operator;
 mod output;
 mod runtime;

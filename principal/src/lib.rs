@@ -9,9 +9,11 @@
 //! serves. Nothing of what an agent should have is remembered beside the informers' stores.
 
 mod agents;
+pub mod blocklist;
 mod cluster_view;
 mod clusters;
 mod control_plane;
+mod enrolment;
 mod grpc;
 mod handler;
 mod identity;
@@ -21,6 +23,7 @@ mod outbound;
 mod problems;
 mod proxy;
 mod redis_proxy;
+mod registration;
 mod requests;
 mod server;
 pub mod setup;
@@ -36,10 +39,12 @@ use std::net::SocketAddr;
 pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
+pub use enrolment::EnrolmentConfig;
 pub use metrics::describe as metrics;
 pub use proxy::{Operator, ProxyConfig};
 pub use redis_proxy::RedisProxyConfig;
-pub use server::{Bound, Config, Handle, bind};
+pub use registration::RegistrationConfig;
+pub use server::{Bound, Config, Handle, Onboarding, bind};
 pub use web::{Access, WebConfig};
 
 /// Why a principal cannot start, or cannot go on.

@@ -9,6 +9,7 @@ use prometheus::{
     CounterVec, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 use tiphys_shared::kube::client::RequestMetrics;
+use tiphys_shared::kube::material;
 use tiphys_shared::model::{AgentName, Kind, Target};
 use tiphys_shared::process::metrics::{
     Catalogue, Description, Error, LAG, Register, expiry, forget, register,
@@ -16,6 +17,7 @@ use tiphys_shared::process::metrics::{
 
 pub(crate) use self::fleet::is_gone;
 use crate::agents::Agents;
+use crate::blocklist;
 
 /// How long a request to a cluster's API may take until its answer begins, in seconds.
 const ANSWERS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 70.0];
@@ -35,6 +37,8 @@ pub fn describe() -> Result<Vec<Description>, Error> {
     Metrics::new(&catalogue, &Arc::default())?;
     expiry(&catalogue, Vec::new())?;
     RequestMetrics::new(&catalogue)?;
+    material::describe(&catalogue)?;
+    blocklist::describe(&catalogue)?;
     Ok(catalogue.into_descriptions())
 }
 
@@ -55,6 +59,7 @@ pub(crate) struct Metrics {
     pub(crate) proxy_errors: IntCounterVec,
     pub(crate) send_errors: IntCounterVec,
     pub(crate) handshake_failures: IntCounterVec,
+    pub(crate) enrolments: IntCounterVec,
     pub(crate) authentication_failures: IntCounterVec,
     proxy_duration: HistogramVec,
     pub(crate) redis_proxy_requests: IntCounterVec,
@@ -208,6 +213,11 @@ impl Metrics {
                 "tiphys_principal_handshake_failures_total",
                 "Number of connections that failed before an RPC, by cause",
                 &["cause"],
+            )?,
+            enrolments: counters(
+                "tiphys_principal_enrolments_total",
+                "Number of requests for a certificate, first ones (join) and later ones (renewal), by outcome",
+                &["kind", "outcome"],
             )?,
             authentication_failures: counters(
                 "tiphys_principal_authentication_failures_total",

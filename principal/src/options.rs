@@ -18,12 +18,18 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
 mod authentication;
 mod compatibility;
+mod embedded;
+mod onboarding;
 mod proxy;
 mod redis_proxy;
 mod traces;
 mod web;
 
 use compatibility::Compatibility;
+use embedded::EmbeddedOptions;
+pub use embedded::EmbeddedSettings;
+use onboarding::OnboardingOptions;
+pub use onboarding::OnboardingSettings;
 use proxy::ProxyOptions;
 pub use proxy::ProxySettings;
 pub use redis_proxy::RedisProxy;
@@ -46,7 +52,11 @@ pub struct Options {
     #[command(flatten)]
     kubernetes: KubernetesOptions,
     #[command(flatten)]
+    embedded: EmbeddedOptions,
+    #[command(flatten)]
     proxy: ProxyOptions,
+    #[command(flatten)]
+    onboarding: OnboardingOptions,
     #[command(flatten)]
     redis: RedisOptions,
     #[command(flatten)]
@@ -202,7 +212,7 @@ struct KubernetesOptions {
 struct RedisOptions {
     /// Address of the control plane's Redis; none leaves the view of clusters alone, and there is no Redis proxy
     #[arg(long, env = "ARGOCD_PRINCIPAL_REDIS_SERVER_ADDRESS", value_name = "HOST:PORT")]
-    #[arg(default_value = "argocd-redis:6379")]
+    #[arg(default_value = REDIS)]
     redis_server_address: String,
     /// Password of Redis
     #[arg(long, env = "REDIS_PASSWORD", value_name = "TEXT", hide_env_values = true)]
@@ -275,8 +285,10 @@ pub struct Settings {
     pub token_key: TokenKey,
     /// Largest gRPC message, in bytes.
     pub max_message_size: usize,
-    /// The API server of the control plane.
+    /// The API server of the control plane, unless it is embedded.
     pub kubernetes: Access,
+    /// Where the control plane's resources are kept, if not in Kubernetes.
+    pub embedded: Option<EmbeddedSettings>,
     /// Namespace of the principal's Secrets and of Argo CD.
     pub namespace: String,
     /// Namespaces to serve; empty means none was named.
@@ -291,6 +303,8 @@ pub struct Settings {
     pub label_selector: Option<String>,
     /// How the clusters' API is served, if at all.
     pub proxy: Option<ProxySettings>,
+    /// How agents come to be known.
+    pub onboarding: OnboardingSettings,
     /// Where Argo CD's view of clusters is kept, if at all.
     pub redis: Option<redis::Access>,
     /// How Argo CD packs what it keeps there.
@@ -368,15 +382,16 @@ impl Options {
 
         let logging = problems.absorb(self.logging.check());
         let authentication =
-            problems.keep(authentication::parse(self.authentication.auth.as_deref(), &mut notices));
+            problems.keep(authentication::parse(self.authentication_rule().as_deref(), &mut notices));
         let transport = problems.absorb(self.tls.check(authentication.as_ref(), &mut notices));
         if let (Some(authentication), plaintext) = (&authentication, self.tls.insecure_plaintext) {
             problems.0.extend(authentication::check_pairing(authentication, plaintext));
         }
         let token_key = problems.keep(self.authentication.token_key(&mut notices));
         let namespace_creation = problems.absorb(self.kubernetes.namespace_creation());
-        let kubernetes = problems.absorb(self.kubernetes.check());
-        let redis = problems.absorb(self.redis.check(&mut notices));
+        let embedded = problems.absorb(self.embedded.check(&self.kubernetes));
+        let kubernetes = problems.absorb(self.kubernetes.check(self.embedded.is_wanted()));
+        let redis = problems.absorb(self.redis.check(self.embedded.is_wanted(), &mut notices));
         let policy = match &transport {
             Some(Transport::Tls { policy, .. }) => policy.clone(),
             Some(Transport::Plaintext) | None => Policy::default(),
@@ -396,12 +411,20 @@ impl Options {
             );
         }
         let redis_proxy_port = redis_proxy.as_ref().and_then(|proxy| Some(proxy.as_ref()?.listen.port));
-        problems.0.extend(self.server.check_ports(&self.proxy, redis_proxy_port, self.web.web_port));
+        problems.0.extend(self.server.check_ports(
+            &self.proxy,
+            redis_proxy_port,
+            self.embedded.port(),
+            self.web.web_port,
+        ));
         let web = problems.absorb(self.web.check(transport.as_ref()));
         let collector = problems.keep(self.traces.check());
         // What is wrong with the policy has been said of the other port.
         let proxy = problems
             .absorb(self.proxy.check(filled(self.server.listen_host.clone()), self.tls.policy().ok()));
+
+        let has_proxy = !matches!(proxy, Some(None));
+        let onboarding = problems.absorb(self.onboarding.check(has_proxy, &self.tls.tls_ca_secret_name));
 
         let (
             Some(logging),
@@ -409,10 +432,12 @@ impl Options {
             Some(transport),
             Some(token_key),
             Some(kubernetes),
+            Some(embedded),
             Some(namespace_creation),
             Some(redis),
             Some(proxy),
             Some(redis_proxy),
+            Some(onboarding),
             Some(web),
             Some(collector),
             true,
@@ -422,10 +447,12 @@ impl Options {
             transport,
             token_key,
             kubernetes,
+            embedded,
             namespace_creation,
             redis,
             proxy,
             redis_proxy,
+            onboarding,
             web,
             collector,
             problems.is_empty(),
@@ -452,12 +479,14 @@ impl Options {
             token_key,
             max_message_size: self.server.grpc_max_message_size as usize,
             kubernetes: access,
+            embedded,
             namespace,
             allowed_namespaces,
             destination_based_mapping: self.kubernetes.destination_based_mapping,
             namespace_creation,
             resync_interval: Some(self.kubernetes.resync_interval).filter(|interval| !interval.is_zero()),
             label_selector: filled(self.kubernetes.label_selector),
+            onboarding,
             redis,
             redis_compression: self.redis.redis_compression_type,
             proxy,
@@ -468,6 +497,11 @@ impl Options {
             notices,
         })
     }
+
+    fn authentication_rule(&self) -> Option<String> {
+        let given = filled(self.authentication.auth.clone());
+        given.or_else(|| self.embedded.is_wanted().then(|| embedded::AUTHENTICATION.to_owned()))
+    }
 }
 
 impl ServerOptions {
@@ -475,6 +509,7 @@ impl ServerOptions {
         &self,
         proxy: &ProxyOptions,
         redis_proxy_port: Option<u16>,
+        embedded_port: Option<u16>,
         web_port: u16,
     ) -> Vec<Problem> {
         let mut ports = vec![
@@ -482,6 +517,7 @@ impl ServerOptions {
             ("--metrics-port", self.metrics_port),
             ("--healthz-port", self.healthz_port),
             ("--redis-proxy-port", redis_proxy_port.unwrap_or_default()),
+            ("--embedded-listen-port", embedded_port.unwrap_or_default()),
             ("--web-port", web_port),
         ];
         if proxy.enable_resource_proxy {
@@ -632,11 +668,14 @@ impl KubernetesOptions {
         }
     }
 
-    fn check(&self) -> Result<(Access, String, Vec<NamePattern>), Problems> {
+    fn check(&self, is_embedded: bool) -> Result<(Access, String, Vec<NamePattern>), Problems> {
         let mut problems = Problems::default();
         let access =
             Access { kubeconfig: self.kubeconfig.clone(), context: filled(self.kubecontext.clone()) };
-        let default_namespace = problems.keep(options::check_access(&access));
+        let default_namespace = match is_embedded {
+            true => Some(Some(embedded::NAMESPACE.to_owned())),
+            false => problems.keep(options::check_access(&access)),
+        };
         let namespace = match (filled(self.namespace.clone()), default_namespace) {
             (Some(namespace), _) => options::namespace_name("--namespace", &namespace).map(|()| namespace),
             (None, Some(Some(namespace))) => Ok(namespace),
@@ -647,7 +686,9 @@ impl KubernetesOptions {
         };
         let namespace = problems.keep(namespace);
         let mut allowed = Vec::new();
-        for text in &self.allowed_namespaces {
+        let everything = (is_embedded && self.allowed_namespaces.iter().all(String::is_empty))
+            .then(|| embedded::ALLOWED_NAMESPACES.to_owned());
+        for text in everything.iter().chain(&self.allowed_namespaces) {
             allowed
                 .extend(problems.keep(
                     NamePattern::new(text).map_err(|invalid| ("--allowed-namespaces", invalid).into()),
@@ -666,10 +707,15 @@ impl KubernetesOptions {
     }
 }
 
+/// Where Redis is in a cluster with Argo CD, and nowhere else.
+const REDIS: &str = "argocd-redis:6379";
+
 impl RedisOptions {
-    fn check(&self, notices: &mut Vec<String>) -> Result<Option<redis::Access>, Problems> {
+    fn check(&self, is_embedded: bool, notices: &mut Vec<String>) -> Result<Option<redis::Access>, Problems> {
+        let none_given = is_embedded && self.redis_server_address == REDIS;
+        let address = if none_given { "" } else { self.redis_server_address.as_str() };
         let access = options::RedisOptions {
-            address: ("--redis-server-address", &self.redis_server_address),
+            address: ("--redis-server-address", address),
             username: None,
             password: self.redis_password.as_deref(),
             folder: self.redis_creds_dir_path.as_deref(),

@@ -22,7 +22,7 @@ use tiphys_shared::wire::traces::Traces;
 use tiphys_shared::wire::transport::{self, Limits};
 use tiphys_shared::wire::tunnel::{LINK_FRAME, LINK_WINDOW};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
@@ -30,6 +30,7 @@ use tonic::codec::CompressionEncoding;
 use crate::Error;
 use crate::agents::{AgentStatus, Agents};
 use crate::control_plane::{ControlPlane, ControlPlaneConfig};
+use crate::enrolment::{Enrolment, EnrolmentConfig};
 use crate::grpc::answers::{self, AnswerService};
 use crate::grpc::auth::AuthService;
 use crate::grpc::event_stream::EventStreamService;
@@ -39,10 +40,14 @@ use crate::grpc::version::VersionService;
 use crate::metrics::{Metrics, is_gone};
 use crate::proxy::{self, Proxy, ProxyConfig};
 use crate::redis_proxy::{RedisProxy, RedisProxyConfig};
+use crate::registration::{Registration, RegistrationConfig};
 use crate::web::{self, Facts, Web, WebConfig};
 
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
+
+/// Connections of agents that want to join, and wait for their turn.
+const JOINING: usize = 256;
 
 /// Everything that a principal needs, ready to be used.
 pub struct Config {
@@ -62,12 +67,23 @@ pub struct Config {
     pub issuer: Issuer,
     /// How the clusters' API is served to Argo CD and others, if it is.
     pub proxy: Option<ProxyConfig>,
+    /// How agents come to be known.
+    pub onboarding: Onboarding,
     /// Where Argo CD finds what clusters keep in their Redis, if it is to.
     pub redis_proxy: Option<RedisProxyConfig>,
     /// Where people find the fleet at a glance, if they are to.
     pub web: Option<WebConfig>,
     /// Where the traces go of what agents are told.
     pub traces: Traces,
+}
+
+/// How agents come to be known.
+#[derive(Clone, Default)]
+pub struct Onboarding {
+    /// Cluster Secrets are made for agents that log in, if they are.
+    pub registration: Option<RegistrationConfig>,
+    /// Certificates are given out, if they are.
+    pub enrolment: Option<EnrolmentConfig>,
 }
 
 /// A principal that listens but does not serve yet.
@@ -218,6 +234,7 @@ impl Bound {
         let tasks = TaskTracker::new();
         let watching = cancel.child_token();
         let namespace = config.control_plane.namespace.clone();
+        let client = config.control_plane.client.clone();
         let limit = config.control_plane.max_message_size;
         let started = ControlPlane::start_with(
             config.control_plane,
@@ -250,12 +267,23 @@ impl Bound {
             let stop = watching.clone();
             tasks.spawn(web::run(Arc::new(page), listener, served.tls, tasks.clone(), stop));
         }
+        let Onboarding { registration, enrolment } = config.onboarding;
+        let registration = registration.map(|config| {
+            let (namespace, issuer) = (namespace.clone(), gate.issuer.clone());
+            Arc::new(Registration { client, namespace, issuer, config })
+        });
+        if let Some(registration) = registration.clone() {
+            tasks.spawn(registration.follow(watching.clone()));
+        }
         let auth = AuthService {
             gate: gate.clone(),
             passwords: config.passwords.clone(),
             namespace,
             agents: Arc::clone(&agents),
+            registration,
         };
+        let enrolment = enrolment.map(|config| Enrolment::new(config, &gate, &metrics));
+        let renewal = enrolment.as_ref().map(Enrolment::renewal);
         let version =
             VersionService { gate: gate.clone(), version: format!("tiphys-{}", env!("CARGO_PKG_VERSION")) };
         let tunnels = TunnelService { gate: gate.clone(), agents: Arc::clone(&agents), tasks: tasks.clone() };
@@ -278,7 +306,12 @@ impl Bound {
             })),
             ..Limits::default()
         };
-        let incoming = transport::listen(listener, config.tls.clone(), limits);
+        let mut incoming = transport::listen(listener, config.tls.clone(), limits);
+        if let Some(enrolment) = enrolment {
+            let (sender, connections) = mpsc::channel(JOINING);
+            incoming = incoming.diverting(sender);
+            tasks.spawn(enrolment.serve(connections, watching.clone()));
+        }
         tasks.spawn(watch_fleet(Arc::clone(&agents), Arc::clone(&metrics), watching.clone()));
         if let (Some((listener, address)), Some(served)) = (proxy, config.proxy) {
             let proxy = Arc::new(Proxy {
@@ -305,6 +338,7 @@ impl Bound {
             .add_service(VersionServer::new(version))
             .add_service(events)
             .add_service(TunnelServer::new(tunnels))
+            .add_optional_service(renewal)
             .add_service(logs.accept_compressed(CompressionEncoding::Gzip))
             .add_service(terminals.accept_compressed(CompressionEncoding::Gzip))
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());

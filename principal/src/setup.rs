@@ -1,25 +1,28 @@
 //! From checked options to a configuration: reads Secrets and files, makes what is to be made, and keeps it current.
 
+use kube::Client;
 use prometheus::Registry;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::{KeyPair, Problem, Problems};
 use tiphys_shared::redis;
+use tiphys_shared::security::blocklist::Blocklist;
 use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::pki::Ca;
-use tiphys_shared::security::secret::Secret;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::traces::{self, Traces};
 use tokio_util::sync::CancellationToken;
 
+use crate::blocklist;
 use crate::options::{
     Identity, ProxySettings, RedisProxy, Roots, Settings, TokenKey, Transport, Viewers, WebSettings,
 };
 use crate::{
-    Access, ClusterViewConfig, Config, ControlPlaneConfig, ProxyConfig, RedisProxyConfig, WebConfig,
+    Access, ClusterViewConfig, Config, ControlPlaneConfig, EnrolmentConfig, Onboarding, ProxyConfig,
+    RedisProxyConfig, RegistrationConfig, WebConfig,
 };
 
 const CERTIFICATE: &[&str] = &["tls.crt"];
@@ -29,30 +32,53 @@ const JWT_KEY: &[&str] = &["jwt.key"];
 /// How long a certificate made for a trial is good.
 const TRIAL: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 
-/// Prepares everything that a principal needs. Certificates are kept current in the background until `cancel`.
+/// The way to the control plane's API server.
+pub struct Way {
+    /// For the principal itself.
+    pub client: Client,
+    /// How it is reached, for requests in the name of others.
+    pub server: kube::Config,
+}
+
+/// Finds the way to the control plane's API server, on which requests are counted.
 ///
 /// # Errors
-/// Every mistake that can be found, each with its remedy.
-pub async fn prepare(
-    settings: &Settings,
-    registry: Registry,
-    cancel: &CancellationToken,
-) -> Result<Config, Problems> {
-    let mut problems = Problems::default();
+/// Why there is none, with its remedy.
+pub async fn connect(settings: &Settings, registry: &Registry) -> Result<Way, Problems> {
     let unreachable = |error: client::Error| {
         Problem::new(error.to_string(), "check --kubeconfig and --kubecontext, or the pod's service account")
     };
     let access = client::configuration(&settings.kubernetes).await.map_err(unreachable)?;
     let server = access.clone();
-    let client = client::measured(access, &requests(&registry)?).map_err(unreachable)?;
-    let reader = Reader { client: client.clone(), namespace: settings.namespace.clone() };
+    Ok(Way { client: client::measured(access, &requests(registry)?).map_err(unreachable)?, server })
+}
+
+/// Prepares everything that a principal needs of the control plane to which there is a `way`. Certificates are kept
+/// current in the background until `cancel`.
+///
+/// # Errors
+/// Every mistake that can be found, each with its remedy.
+pub async fn prepare(
+    settings: &Settings,
+    way: Way,
+    registry: Registry,
+    cancel: &CancellationToken,
+) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
+    let Way { client, server } = way;
+    let reader = Reader::new(client.clone(), settings.namespace.as_str(), "tiphys-principal", &registry)
+        .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))?;
+    let blocked = blocklist::follow(client.clone(), &settings.namespace, &registry, cancel).await;
+    let listeners = Listeners { reader: &reader, blocklist: blocked?, cancel };
+    let onboarding = onboarding(settings, &reader);
     let tls = match &settings.transport {
         Transport::Plaintext => Some(None),
         Transport::Tls { identity, roots, policy } => {
-            problems.keep(server_tls(&reader, identity, roots, policy.clone(), cancel).await).map(Some)
+            let policy = Policy { enrolment: onboarding.enrolment.is_some(), ..policy.clone() };
+            problems.keep(listeners.agents("server", identity, roots, policy).await).map(Some)
         }
     };
-    let issuer = problems.keep(issuer(&reader, &settings.token_key).await);
+    let issuer = problems.keep(issuer(&reader, &settings.token_key, cancel).await);
     let passwords = match &settings.authentication {
         AuthRule::UserPass { path } => problems
             .keep(Passwords::load(path).await.map_err(|error| {
@@ -77,18 +103,18 @@ pub async fn prepare(
     };
     let proxy = match &settings.proxy {
         None => Some(None),
-        Some(proxy) => problems.keep(proxy_config(&reader, proxy, cancel).await).map(Some),
+        Some(proxy) => problems.keep(proxy_config(&listeners, proxy).await).map(Some),
     };
     let redis_proxy = match (&settings.redis_proxy, &cluster_view) {
         (Some(proxy), Some(Some(view))) => {
-            problems.keep(redis_proxy(proxy, view.redis.clone(), &reader, cancel).await).map(Some)
+            problems.keep(redis_proxy(proxy, view.redis.clone(), &listeners).await).map(Some)
         }
         (_, None) => None,
         _ => Some(None),
     };
     let web = match &settings.web {
         None => Some(None),
-        Some(web) => problems.keep(web_config(&reader, settings, web, server, cancel).await).map(Some),
+        Some(web) => problems.keep(web_config(&listeners, settings, web, server).await).map(Some),
     };
     let (
         Some(tls),
@@ -123,6 +149,7 @@ pub async fn prepare(
         client_cert_subject_match: settings.match_certificate_subject,
         issuer,
         proxy,
+        onboarding,
         redis_proxy,
         web,
         traces: traces(settings)?,
@@ -137,11 +164,10 @@ fn traces(settings: &Settings) -> Result<Traces, Problem> {
 }
 
 async fn web_config(
-    reader: &Reader,
+    listeners: &Listeners<'_>,
     settings: &Settings,
     web: &WebSettings,
     server: kube::Config,
-    cancel: &CancellationToken,
 ) -> Result<WebConfig, Problem> {
     let listen = web.listen.address().map_err(|error| {
         Problem::new(format!("cannot listen on {}: {error}", web.listen), "choose another --web-host")
@@ -155,7 +181,7 @@ async fn web_config(
     };
     let tls = match (&settings.transport, web.policy.clone()) {
         (Transport::Tls { identity, roots, .. }, Some(policy)) => {
-            Some(server_tls(reader, identity, roots, policy, cancel).await?)
+            Some(listeners.agents("web", identity, roots, policy).await?)
         }
         _ => None,
     };
@@ -167,18 +193,44 @@ fn requests(registry: &Registry) -> Result<client::RequestMetrics, Problem> {
         .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))
 }
 
-async fn proxy_config(
-    reader: &Reader,
-    settings: &ProxySettings,
-    cancel: &CancellationToken,
-) -> Result<ProxyConfig, Problem> {
+/// How agents come to be known. Secrets are read when they are needed.
+fn onboarding(settings: &Settings, reader: &Reader) -> Onboarding {
+    let wanted = &settings.onboarding;
+    let registration = wanted.client_certificate.clone().map(|certificate| RegistrationConfig {
+        reader: reader.clone(),
+        proxy: wanted.proxy_address.clone(),
+        certificate,
+    });
+    // Behind a mesh there is no TLS of ours by which a joining agent could know the principal.
+    let enrolment = match &settings.transport {
+        Transport::Tls { roots, .. } if wanted.enrolment => Some(EnrolmentConfig {
+            reader: reader.clone(),
+            client: reader.client(),
+            namespace: settings.namespace.clone(),
+            ca_secret: wanted.ca_secret.clone(),
+            authorities: place(roots),
+            lifetime: wanted.lifetime,
+            // Who logs in gets a cluster Secret anyway.
+            proxy: settings
+                .proxy
+                .as_ref()
+                .filter(|_| registration.is_none())
+                .map(|_| wanted.proxy_address.clone()),
+        }),
+        _ => None,
+    };
+    Onboarding { registration, enrolment }
+}
+
+async fn proxy_config(listeners: &Listeners<'_>, settings: &ProxySettings) -> Result<ProxyConfig, Problem> {
     let listen = settings.listen.address().map_err(|error| {
         Problem::new(
             format!("cannot listen on {}: {error}", settings.listen),
             "choose another --resource-proxy-listen-port",
         )
     })?;
-    let tls = kept_tls(reader, &settings.identity, place(&settings.roots), settings.policy.clone(), cancel)
+    let tls = listeners
+        .kept("resource-proxy", &settings.identity, place(&settings.roots), settings.policy.clone())
         .await
         .map_err(|problem| {
             let what = format!("the resource proxy cannot be served: {}", problem.what);
@@ -197,8 +249,7 @@ fn place(roots: &Roots) -> Place {
 async fn redis_proxy(
     proxy: &RedisProxy,
     redis: redis::Config,
-    reader: &Reader,
-    cancel: &CancellationToken,
+    listeners: &Listeners<'_>,
 ) -> Result<RedisProxyConfig, Problem> {
     let listen = proxy.listen.address().map_err(|error| {
         Problem::new(
@@ -211,14 +262,12 @@ async fn redis_proxy(
         Some((pair, policy)) => {
             let (chain, key) = places(pair);
             let places = Places { chain: Some(chain), key: Some(key), ca: None };
-            let material = reader.read_all(&places).await?;
-            let tls = ServerTls::new(&material, policy.clone()).map_err(|error| {
+            let tls = listeners.serve("redis-proxy", places, policy.clone()).await.map_err(|problem| {
                 Problem::new(
-                    format!("the certificate of the redis proxy cannot be used: {error}"),
-                    "replace it with a matching pair, or turn the proxy off with --disable-redis-proxy",
+                    format!("the Redis proxy cannot be served: {}", problem.what),
+                    format!("{}, or turn it off with --disable-redis-proxy", problem.remedy),
                 )
             })?;
-            keep_current(reader, places, material, &tls, cancel);
             Some(tls)
         }
     };
@@ -236,56 +285,57 @@ fn places(pair: &KeyPair) -> (Place, Place) {
     }
 }
 
-fn keep_current(
-    reader: &Reader,
-    places: Places,
-    material: Material,
-    tls: &ServerTls,
-    cancel: &CancellationToken,
-) {
-    let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
-    tokio::spawn(async move {
-        reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
-    });
+/// What all listeners with TLS share.
+struct Listeners<'a> {
+    reader: &'a Reader,
+    blocklist: Blocklist,
+    cancel: &'a CancellationToken,
 }
 
-async fn server_tls(
-    reader: &Reader,
-    identity: &Identity,
-    roots: &Roots,
-    policy: Policy,
-    cancel: &CancellationToken,
-) -> Result<ServerTls, Problem> {
-    match identity {
-        Identity::Kept(pair) => kept_tls(reader, pair, place(roots), policy, cancel).await,
-        Identity::Generated => generated(reader, &place(roots), policy).await,
+impl Listeners<'_> {
+    async fn agents(
+        &self,
+        kind: &'static str,
+        identity: &Identity,
+        roots: &Roots,
+        policy: Policy,
+    ) -> Result<ServerTls, Problem> {
+        match identity {
+            Identity::Kept(pair) => self.kept(kind, pair, place(roots), policy).await,
+            Identity::Generated => generated(self, &place(roots), policy).await,
+        }
+    }
+
+    /// TLS with a certificate that is kept somewhere, for clients of a CA.
+    async fn kept(
+        &self,
+        kind: &'static str,
+        identity: &KeyPair,
+        ca: Place,
+        policy: Policy,
+    ) -> Result<ServerTls, Problem> {
+        let (chain, key) = places(identity);
+        self.serve(kind, Places { chain: Some(chain), key: Some(key), ca: Some(ca) }, policy).await
+    }
+
+    /// TLS with what is kept in `places`, and is replaced here when it is replaced there.
+    async fn serve(&self, kind: &'static str, places: Places, policy: Policy) -> Result<ServerTls, Problem> {
+        let material = self.reader.read_all(&places).await?;
+        let tls = ServerTls::with_blocklist(&material, policy, self.blocklist.clone()).map_err(|error| {
+            Problem::new(
+                format!("the principal's certificates cannot be used: {error}"),
+                "replace them with a matching pair and CA",
+            )
+        })?;
+        let replaced = tls.clone();
+        let replace = move |material: &Material| replaced.replace(material);
+        self.reader.keep_current(kind, places, material, self.cancel, replace);
+        Ok(tls)
     }
 }
 
-/// TLS with a certificate that is kept somewhere, and is replaced here when it is replaced there.
-async fn kept_tls(
-    reader: &Reader,
-    identity: &KeyPair,
-    ca: Place,
-    policy: Policy,
-    cancel: &CancellationToken,
-) -> Result<ServerTls, Problem> {
-    let unusable = |error: tiphys_shared::security::tls::Error| {
-        Problem::new(
-            format!("the principal's certificates cannot be used: {error}"),
-            "replace them with a matching pair and CA",
-        )
-    };
-    let (chain, key) = places(identity);
-    let places = Places { chain: Some(chain), key: Some(key), ca: Some(ca) };
-    let material = reader.read_all(&places).await?;
-    let tls = ServerTls::new(&material, policy).map_err(unusable)?;
-    keep_current(reader, places, material, &tls, cancel);
-    Ok(tls)
-}
-
 /// A certificate for a trial, made now and forgotten at the end.
-async fn generated(reader: &Reader, ca: &Place, policy: Policy) -> Result<ServerTls, Problem> {
+async fn generated(listeners: &Listeners<'_>, ca: &Place, policy: Policy) -> Result<ServerTls, Problem> {
     let made = |error: tiphys_shared::security::pki::Error| {
         Problem::new(
             format!("no certificate could be made: {error}"),
@@ -295,16 +345,16 @@ async fn generated(reader: &Reader, ca: &Place, policy: Policy) -> Result<Server
     let own = Ca::generate("tiphys trial", clock::now(), TRIAL).map_err(made)?;
     let issued = own.issue_server(&["localhost", "127.0.0.1", "::1"], clock::now(), TRIAL).map_err(made)?;
     let agents = if policy.client_certificate == ClientCertificate::Required {
-        reader.read(ca).await?
+        listeners.reader.read(ca).await?
     } else {
         own.certificate_pem().as_bytes().to_vec()
     };
     let material = Material::new(issued.chain, issued.key, agents);
-    ServerTls::new(&material, policy)
+    ServerTls::with_blocklist(&material, policy, listeners.blocklist.clone())
         .map_err(|error| Problem::new(error.to_string(), "give a certificate with --tls-cert and --tls-key"))
 }
 
-async fn issuer(reader: &Reader, key: &TokenKey) -> Result<Issuer, Problem> {
+async fn issuer(reader: &Reader, key: &TokenKey, cancel: &CancellationToken) -> Result<Issuer, Problem> {
     let unusable = |error: tiphys_shared::security::token::Error| {
         Problem::new(
             format!("the key that signs tokens cannot be used: {error}"),
@@ -316,6 +366,12 @@ async fn issuer(reader: &Reader, key: &TokenKey) -> Result<Issuer, Problem> {
         TokenKey::File(path) => Place::File(path.clone()),
         TokenKey::Secret(name) => Place::Secret { name: name.clone(), keys: JWT_KEY },
     };
-    let pem = Secret::new(reader.read(&place).await?);
-    Issuer::from_pem(&pem).map_err(unusable)
+    let places = Places { key: Some(place), ..Places::default() };
+    let material = reader.read_all(&places).await?;
+    let issuer = Issuer::from_pem(&material.key).map_err(unusable)?;
+    let rotated = issuer.clone();
+    reader.keep_current("token-key", places, material, cancel, move |material| {
+        rotated.rotate(&material.key, clock::now())
+    });
+    Ok(issuer)
 }

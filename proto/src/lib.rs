@@ -35,6 +35,11 @@ pub mod tunnel {
     tonic::include_proto!("tiphys.tunnel");
 }
 
+/// How agents get their certificates.
+pub mod join {
+    tonic::include_proto!("tiphys.join");
+}
+
 /// CloudEvents in their protobuf format.
 pub mod cloudevents {
     tonic::include_proto!("io.cloudevents.v1");

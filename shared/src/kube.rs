@@ -3,7 +3,9 @@
 pub mod api_server;
 pub mod backend;
 pub mod client;
+pub mod cluster_secret;
 pub mod informer;
+pub mod join_secret;
 pub mod kinds;
 pub mod material;
 pub mod reconciler;

@@ -140,10 +140,9 @@ impl Config {
             )
         })?;
         if places.ca.is_some() {
-            let (reader, replaced, cancel) = (reader.clone(), tls.clone(), cancel.clone());
-            tokio::spawn(async move {
-                reader.keep_current(places, material, cancel, |material| replaced.replace(material)).await;
-            });
+            let replaced = tls.clone();
+            reader
+                .keep_current("redis", places, material, cancel, move |material| replaced.replace(material));
         }
         Ok(tls)
     }

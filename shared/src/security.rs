@@ -1,5 +1,7 @@
 //! Who is who: certificates, keys, tokens and names.
 
+pub mod blocklist;
+pub mod join_token;
 pub mod passwords;
 pub mod pki;
 pub mod secret;

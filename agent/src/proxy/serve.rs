@@ -10,7 +10,7 @@ use tiphys_shared::proxy::audit::Record;
 use tiphys_shared::proxy::body::{self, Body};
 use tiphys_shared::proxy::headers::{self, GROUP, OURS, REQUEST_ID, USER};
 use tiphys_shared::proxy::refusal::Refusal;
-use tiphys_shared::wire::tunnel::{Received, upgrade};
+use tiphys_shared::wire::tunnel::{Received, join, upgrade};
 use tokio_util::sync::CancellationToken;
 
 use super::Proxy;
@@ -175,7 +175,7 @@ fn switch(
     tokio::spawn(async move {
         let carried = async {
             let (client, cluster) = tokio::try_join!(on_client, on_cluster).map_err(std::io::Error::other)?;
-            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(cluster)).await
+            join(TokioIo::new(client), TokioIo::new(cluster)).await
         };
         let outcome = tokio::select! {
             outcome = carried => outcome,

@@ -49,8 +49,7 @@ impl Namespaces {
 
 /// Everything in a namespace.
 fn content(server: &Inner, namespace: &str) -> Vec<Arc<Stored>> {
-    // The present state is always there.
-    let Ok(snapshot) = server.store.snapshot(STORAGE, None) else { return Vec::new() };
+    let snapshot = server.store.newest();
     snapshot.range("", None).filter(|stored| stored.key.namespace() == namespace).cloned().collect()
 }
 

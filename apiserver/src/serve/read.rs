@@ -58,7 +58,7 @@ pub(crate) fn get(scope: &Scope<'_>, name: &str, query: &Query, form: Form) -> R
     let stored = scope
         .server
         .store
-        .get(&key)
+        .read(&key)
         .ok_or_else(|| Failure::not_found(&scope.resource.group, &scope.resource.plural, name))?;
     Ok(scope.presenter(form).object(&stored.content, Some(stored.revision)))
 }

@@ -1,5 +1,7 @@
 //! `agent`: the cluster side.
 
+mod token;
+
 use clap::{ArgMatches, Args, Command};
 use tiphys_agent::options::{Options, Settings};
 use tiphys_agent::{Agent, setup};
@@ -41,9 +43,13 @@ Examples:
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
         .subcommand(with_options("run", "Run the agent (the same as without a verb)"))
+        .subcommand(token::command())
 }
 
 pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> {
+    if let Some(("token", given)) = given.subcommand() {
+        return token::run(command.find_subcommand("token").unwrap_or(command), given);
+    }
     // `agent run --x` and `agent --x` are the same.
     let (command, given) = match given.subcommand() {
         Some((name, given)) => (command.find_subcommand(name).unwrap_or(command), given),

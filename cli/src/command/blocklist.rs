@@ -229,7 +229,7 @@ mod tests {
         let plain = "ab".repeat(32);
         let expected = Some("AB".repeat(32));
         assert_eq!(canonical(&plain), expected);
-        let colons = vec!["AB"; 32].join(":");
+        let colons = ["AB"; 32].join(":");
         assert_eq!(canonical(&colons), expected);
         assert_eq!(canonical(&format!("sha256 Fingerprint={colons}\n")), expected);
         for wrong in ["", "AB", &"zz".repeat(32), &"ab".repeat(33), "../../etc/passwd"] {

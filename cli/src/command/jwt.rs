@@ -23,11 +23,14 @@ const BITS: usize = 4096;
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make the key and store it at the control plane
-    CreateKey(CreateKey),
+    #[command(name = "create-key")]
+    Create(CreateKey),
     /// Show what is known of the key
-    InspectKey(InspectKey),
+    #[command(name = "inspect-key")]
+    Inspect(InspectKey),
     /// Delete the key
-    DeleteKey(DeleteKey),
+    #[command(name = "delete-key")]
+    Delete(DeleteKey),
 }
 
 #[derive(Debug, Args)]
@@ -77,9 +80,9 @@ pub(super) fn run(program: Program, given: &clap::ArgMatches, targets: Targets) 
     let verb = Verb::from_arg_matches(given).map_err(Failure::Usage)?;
     operator::run(async move {
         match verb {
-            Verb::CreateKey(options) => create(&targets, options).await,
-            Verb::InspectKey(options) => inspect(program, &targets, options).await,
-            Verb::DeleteKey(options) => delete(&targets, options).await,
+            Verb::Create(options) => create(&targets, options).await,
+            Verb::Inspect(options) => inspect(program, &targets, options).await,
+            Verb::Delete(options) => delete(&targets, options).await,
         }
     })
 }

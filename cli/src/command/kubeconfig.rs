@@ -3,7 +3,6 @@
 mod context;
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, Command};
@@ -17,7 +16,7 @@ use tiphys_shared::model::argocd::label;
 
 use self::context::{Context, Overrides};
 use crate::failure::Failure;
-use crate::{output, runtime};
+use crate::{file, output, runtime};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -146,17 +145,7 @@ fn written(document: &Value) -> Result<String, Failure> {
     serde_saphyr::to_string(document).map_err(|error| Failure::because("cannot write the kubeconfig", &error))
 }
 
-/// Puts the text in the file's place in one step. It holds keys, so that only the owner may read it.
 fn replace(path: &Path, text: &str) -> Result<(), Failure> {
-    let failed =
-        |error: std::io::Error| Failure::because(&format!("cannot write {}", path.display()), &error);
-    // A link stays one.
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let folder =
-        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    fs::create_dir_all(folder).map_err(failed)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-    file.persist(&path).map_err(|error| failed(error.error))?;
-    Ok(())
+    file::replace(path, text)
+        .map_err(|error| Failure::because(&format!("cannot write {}", path.display()), &error))
 }

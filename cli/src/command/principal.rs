@@ -1,9 +1,10 @@
 //! `principal`: the control-plane side.
 
 use clap::{ArgMatches, Args, Command};
+use prometheus::Registry;
 use tiphys_principal::options::{Options, Settings};
 use tiphys_principal::setup;
-use tiphys_shared::process::admin::Pages;
+use tiphys_shared::process::admin::{Pages, Server};
 use tiphys_shared::process::options;
 use tiphys_shared::process::readiness::Readiness;
 use tiphys_shared::process::telemetry::{self, Destination, Levels};
@@ -11,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin;
 use crate::command::{log_settings, print_cipher_suites};
+use crate::embedded::ControlPlane;
 use crate::failure::Failure;
 use crate::runtime;
 
@@ -24,6 +26,9 @@ Examples:
   Outside of it, for a trial, with certificates from files:
     {program} principal --kubeconfig ~/.kube/config --namespace argocd \\
       --auth 'mtls:subject:CN=([^,]+)' --tls-cert tls.crt --tls-key tls.key --root-ca-path ca.crt
+
+  Without Kubernetes: the control plane is kept in a folder, and served to kubectl and Argo CD:
+    {program} principal --embedded ./control-plane
 
   Options from a file (flags and environment beat it):
     {program} principal --config principal.yaml"
@@ -56,16 +61,54 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
 }
 
 async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {
-    let failed = |error: &tiphys_principal::Error| Failure::because("the principal cannot run", error);
     // Ports first: they are quick to check, and a probe that comes early is answered.
     let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
     let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
-    let registry = admin::registry()?;
-    let config = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    let watched = Watched { metrics, health, registry: admin::registry()?, levels };
+    let Some(embedded) = &settings.embedded else {
+        let way = setup::connect(&settings, &watched.registry).await.map_err(Failure::Setup)?;
+        return serve_on(way, None, &settings, watched, stop).await;
+    };
+    let control_plane = tokio::select! {
+        started = ControlPlane::start(embedded, &settings) => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    let way = control_plane.way().await?;
+    let result = serve_on(way, Some(&control_plane), &settings, watched, stop).await;
+    control_plane.end().await;
+    result
+}
+
+/// What those need who watch over the process.
+struct Watched {
+    metrics: Option<Server>,
+    health: Option<Server>,
+    registry: Registry,
+    levels: Levels,
+}
+
+/// Serves the agents of the control plane to which there is a `way`.
+async fn serve_on(
+    way: setup::Way,
+    embedded: Option<&ControlPlane>,
+    settings: &Settings,
+    watched: Watched,
+    stop: CancellationToken,
+) -> Result<(), Failure> {
+    let failed = |error: &tiphys_principal::Error| Failure::because("the principal cannot run", error);
+    let Watched { metrics, health, registry, levels } = watched;
+    let config = setup::prepare(settings, way, registry.clone(), &stop).await.map_err(Failure::Setup)?;
     let traces = config.traces.clone();
     let bound = tiphys_principal::bind(config).await.map_err(|error| failed(&error))?;
     tracing::info!(address = %bound.address(), namespace = settings.namespace, "principal listens");
     let handle = bound.handle();
+    let readiness = handle.readiness();
+    let reported = async {
+        match embedded {
+            Some(control_plane) => control_plane.report(&readiness).await,
+            None => std::future::pending().await,
+        }
+    };
     // As upstream, healthz tells only that the process serves.
     let pages = Pages::new()
         .health("/healthz", Readiness::new())
@@ -76,6 +119,7 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
     let result = tokio::select! {
         result = bound.run(stop.clone()) => result.map_err(|error| failed(&error)),
         () = async { admin.await; std::future::pending().await } => Ok(()),
+        () = reported => Ok(()),
     };
     admin::close(traces).await;
     result

@@ -8,6 +8,7 @@ mod finding;
 mod gather;
 mod material;
 mod options;
+mod permissions;
 mod snapshot;
 #[cfg(test)]
 mod tests;

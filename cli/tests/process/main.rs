@@ -4,6 +4,7 @@
 
 mod command_line;
 mod demo;
+mod embedded;
 mod observation;
 mod operator;
 mod options;

@@ -166,8 +166,7 @@ async fn live(stage: &Stage, metrics: [u16; 2]) -> (Process, Process) {
         "mtls:any",
         &[&for_agent, "--healthz-port=0", "--adoption-policy=never"],
     );
-    principal.wait_for("agent refused a resource");
-    principal.wait_for("tunnel opened");
+    principal.wait_for_each(&["agent refused a resource", "tunnel opened"]);
     assert_eq!(status(&proxy).await, 200);
     let applications = stage.edge.objects("argocd", "Application");
     let begin = Instant::now();

@@ -127,6 +127,10 @@ fn an_api_server_that_is_not_there_is_named() {
         "--listen-port=0",
     ]);
     assert_eq!(run.code, Some(1), "{}", run.stderr);
-    assert!(run.stderr.contains("argocd-agent-principal-tls"), "{}", run.stderr);
+    assert!(
+        run.stderr.contains("cannot read config map argocd/argocd-agent-tls-blocklist"),
+        "{}",
+        run.stderr
+    );
     assert!(run.stderr.contains("remedy: "), "{}", run.stderr);
 }

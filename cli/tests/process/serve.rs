@@ -24,7 +24,7 @@ use crate::{kubeconfig, tiphys};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Long enough for any machine; a test that waits so long has failed.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A cluster on loopback with Argo CD's definitions and namespace.
 pub(crate) struct Cluster {
@@ -66,7 +66,7 @@ impl Cluster {
         api.create(&PostParams::default(), &secret).await.unwrap();
     }
 
-    async fn create_pair(&self, name: &str, material: &Material) {
+    pub(crate) async fn create_pair(&self, name: &str, material: &Material) {
         self.create_secret(name, &[("tls.crt", &material.chain), ("tls.key", material.key.expose())]).await;
     }
 
@@ -84,13 +84,13 @@ impl Cluster {
 
 /// A running process and what it has said so far. It does not outlive the test.
 pub(crate) struct Process {
-    child: Child,
+    pub(crate) child: Child,
     lines: Receiver<String>,
     pub(crate) said: Vec<String>,
 }
 
 /// Ports that a process is not to open.
-const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
+pub(crate) const UNWATCHED: [&str; 2] = ["--metrics-port=0", "--healthz-port=0"];
 
 impl Process {
     pub(crate) fn start(arguments: &[&str]) -> Self {
@@ -128,11 +128,20 @@ impl Process {
         }
     }
 
-    fn signal(&self, name: &str) {
+    /// Waits until each of `texts` is in some line from now on, in whatever order.
+    pub(crate) fn wait_for_each(&mut self, texts: &[&str]) {
+        let mut missing = texts.to_vec();
+        while !missing.is_empty() {
+            let line = self.wait_for("");
+            missing.retain(|text| !line.contains(text));
+        }
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    fn exit_code(mut self) -> Option<i32> {
+    pub(crate) fn exit_code(mut self) -> Option<i32> {
         let begin = Instant::now();
         while begin.elapsed() < DEADLINE {
             if let Some(status) = self.child.try_wait().unwrap() {

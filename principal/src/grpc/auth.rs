@@ -16,6 +16,7 @@ use tonic::{Request, Response, Status};
 
 use super::gate::Gate;
 use crate::agents::{Agents, Login};
+use crate::registration::Registration;
 
 /// Authenticates agents.
 pub(crate) struct AuthService {
@@ -24,6 +25,8 @@ pub(crate) struct AuthService {
     pub(crate) passwords: Option<Passwords>,
     pub(crate) namespace: String,
     pub(crate) agents: Arc<Agents>,
+    /// Makes cluster Secrets for those that log in, if that is wanted.
+    pub(crate) registration: Option<Arc<Registration>>,
 }
 
 /// Longest version of an agent that is kept.
@@ -125,6 +128,13 @@ impl Authentication for AuthService {
         };
         self.gate.check_certificate(&request, &agent)?;
         let subject = self.check(agent, body)?;
+        if let Some(registration) = &self.registration
+            && let Err(error) = registration.register(&subject.agent).await
+        {
+            self.gate.refused("registration");
+            tracing::error!(agent = %subject.agent, %error, "the agent's cluster cannot be registered");
+            return Err(Status::unavailable(format!("this principal cannot register the cluster: {error}")));
+        }
         // Signing takes milliseconds of a core: a thousand agents that come at once must not hold up those that are there.
         let (issuer, of) = (self.gate.issuer.clone(), subject.clone());
         let pair = tokio::task::spawn_blocking(move || issuer.issue(&of, clock::now()))

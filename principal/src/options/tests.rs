@@ -197,12 +197,7 @@ fn a_bad_line_among_the_users_is_named_by_its_number_and_not_shown() {
 
 #[test]
 fn features_that_are_not_here_are_refused_when_asked_for() {
-    for flag in [
-        "--enable-websocket",
-        "--enable-self-cluster-registration",
-        "--pprof-port=6060",
-        "--otlp-address=a:4317",
-    ] {
+    for flag in ["--enable-websocket", "--pprof-port=6060", "--ha-enabled"] {
         let problems = settings(&[&GOOD[..], &[flag]].concat(), &[]).unwrap_err();
         assert!(problems.0[0].remedy.starts_with("leave out"), "{flag}: {problems}");
     }

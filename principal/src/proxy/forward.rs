@@ -19,7 +19,7 @@ use tiphys_shared::proxy::body::{self, Body, BoxError};
 use tiphys_shared::proxy::headers::{self, GROUP, OURS, REQUEST_ID, USER};
 use tiphys_shared::proxy::refusal::Refusal;
 use tiphys_shared::wire::transport::Peer;
-use tiphys_shared::wire::tunnel::{MAX_REQUESTS, Received, Requester, Slot, upgrade};
+use tiphys_shared::wire::tunnel::{MAX_REQUESTS, Received, Requester, Slot, join, upgrade};
 use tokio::time::Instant;
 
 use super::Proxy;
@@ -179,7 +179,7 @@ impl Proxy {
                 let carried = async {
                     let (client, cluster) =
                         tokio::try_join!(on_client, on_cluster).map_err(std::io::Error::other)?;
-                    tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(cluster)).await
+                    join(TokioIo::new(client), TokioIo::new(cluster)).await
                 };
                 let outcome = tokio::select! {
                     outcome = carried => outcome,

@@ -1,21 +1,31 @@
 //! Certificates and keys where a deployment keeps them, in files or in Secrets, and kept current while the process runs.
 
-use std::collections::BTreeSet;
+mod ledger;
+mod watched;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret as KubeSecret;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
+use prometheus::Registry;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use self::ledger::Ledger;
+use self::watched::{Follower, Watched};
 use super::client;
-use super::informer::Pauses;
 use crate::process::options::Problem;
 use crate::process::persist::persist;
+use crate::process::{clock, metrics};
 use crate::security::secret::Secret;
-use crate::security::tls::{self, Material};
+use crate::security::tls::Material;
 
 /// How often files are looked at. Kubernetes swaps a link above mounted files, which file watchers miss.
 const LOOK: Duration = Duration::from_secs(10);
@@ -48,16 +58,50 @@ pub struct Places {
     pub ca: Option<Place>,
 }
 
-/// Reads PEM text from Secrets of one namespace, and from files.
+impl Places {
+    fn all(&self) -> impl Iterator<Item = &Place> {
+        [&self.chain, &self.key, &self.ca].into_iter().flatten()
+    }
+}
+
+/// Registers the figures of a [`Reader`], to be described.
+///
+/// # Errors
+/// [`metrics::Error`] if there are such figures already.
+pub fn describe(registry: &impl metrics::Register) -> Result<(), metrics::Error> {
+    ledger::reloads(registry).map(drop)
+}
+
+/// Reads PEM text from Secrets of one namespace, and from files. Clones share their watches.
 #[derive(Clone)]
 pub struct Reader {
-    /// The cluster that has the Secrets.
-    pub client: Client,
-    /// Their namespace.
-    pub namespace: String,
+    client: Client,
+    namespace: String,
+    watched: Arc<Watched>,
+    ledger: Ledger,
 }
 
 impl Reader {
+    /// Reads Secrets of `namespace`. What becomes of changes is told in `registry`, and in Events of `reporter`.
+    ///
+    /// # Errors
+    /// [`metrics::Error`] if the registry has these figures already.
+    pub fn new(
+        client: Client,
+        namespace: impl Into<String>,
+        reporter: &str,
+        registry: &Registry,
+    ) -> Result<Self, metrics::Error> {
+        let namespace = namespace.into();
+        let ledger = Ledger::new(&client, &namespace, reporter, registry)?;
+        Ok(Self { client, namespace, watched: Arc::default(), ledger })
+    }
+
+    /// The API server that has the Secrets.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// Reads one piece.
     ///
     /// # Errors
@@ -70,11 +114,14 @@ impl Reader {
                     "check the path and that this process may read the file",
                 )
             }),
-            Place::Secret { name, keys } => self.read_secret(name, keys).await,
+            Place::Secret { name, keys } => {
+                let content = self.read_secret(name, keys).await?;
+                self.pick(name, keys, &content)
+            }
         }
     }
 
-    async fn read_secret(&self, name: &str, keys: &[&str]) -> Result<Vec<u8>, Problem> {
+    async fn read_secret(&self, name: &str, keys: &[&str]) -> Result<BTreeMap<String, ByteString>, Problem> {
         let namespace = &self.namespace;
         let secrets: Api<KubeSecret> = Api::namespaced(self.client.clone(), namespace);
         let found = persist(PATIENCE, client::may_pass, || async {
@@ -96,11 +143,19 @@ impl Reader {
                 format!("create it with {}, or name another with the option for it", keys.join(" or ")),
             )
         })?;
-        let data = secret.data.unwrap_or_default();
-        keys.iter().find_map(|key| data.get(*key)).map(|bytes| bytes.0.clone()).ok_or_else(|| {
+        Ok(secret.data.unwrap_or_default())
+    }
+
+    fn pick(
+        &self,
+        name: &str,
+        keys: &[&str],
+        content: &BTreeMap<String, ByteString>,
+    ) -> Result<Vec<u8>, Problem> {
+        keys.iter().find_map(|key| content.get(*key)).map(|bytes| bytes.0.clone()).ok_or_else(|| {
             Problem::new(
-                format!("Secret {namespace}/{name} has no {}", keys.join(" and no ")),
-                format!("it has {}; put the PEM text under the right key", listed(data.keys())),
+                format!("Secret {}/{name} has no {}", self.namespace, keys.join(" and no ")),
+                format!("it has {}; put the PEM text under the right key", listed(content.keys())),
             )
         })
     }
@@ -110,9 +165,25 @@ impl Reader {
     /// # Errors
     /// The first that cannot be read.
     pub async fn read_all(&self, places: &Places) -> Result<Material, Problem> {
+        self.gather(places, &BTreeMap::new()).await
+    }
+
+    /// Reads all parts; Secrets that are followed are taken as they were last heard of.
+    async fn gather(
+        &self,
+        places: &Places,
+        followers: &BTreeMap<&str, Follower>,
+    ) -> Result<Material, Problem> {
         let part = async |place: &Option<Place>| match place {
-            Some(place) => self.read(place).await,
             None => Ok(Vec::new()),
+            Some(Place::Secret { name, keys }) => {
+                let heard = followers.get(name.as_str()).and_then(|follower| follower.borrow().clone());
+                match heard {
+                    Some(content) => self.pick(name, keys, &content),
+                    None => self.read(&Place::Secret { name: name.clone(), keys }).await,
+                }
+            }
+            Some(file) => self.read(file).await,
         };
         Ok(Material {
             chain: part(&places.chain).await?,
@@ -121,61 +192,130 @@ impl Reader {
         })
     }
 
-    /// Hands what changes in `places` to `replace`, until `cancel`: Secrets as soon as they change, files within seconds.
-    /// What cannot be read or used leaves the old material in place, and is logged once per change.
-    pub async fn keep_current(
-        self,
+    /// Hands what changes in `places` to `replace`, in a task of its own until `cancel`: Secrets as soon as they change,
+    /// files within seconds. What cannot be read or used, or is out of its time, leaves the old material in place; that is
+    /// told once per change. `kind` says what it is used for, in figures and in the log.
+    pub fn keep_current<E: Display + Send>(
+        &self,
+        kind: &'static str,
         places: Places,
-        mut known: Material,
-        cancel: CancellationToken,
-        replace: impl Fn(&Material) -> Result<(), tls::Error>,
+        known: Material,
+        cancel: &CancellationToken,
+        replace: impl Fn(&Material) -> Result<(), E> + Send + Sync + 'static,
     ) {
-        let secrets: BTreeSet<&str> = [&places.chain, &places.key, &places.ca]
-            .into_iter()
-            .flatten()
+        let (reader, cancel) = (self.clone(), cancel.clone());
+        tokio::spawn(async move { reader.keep(kind, &places, known, &cancel, replace).await });
+    }
+
+    async fn keep<E: Display + Send>(
+        &self,
+        kind: &'static str,
+        places: &Places,
+        mut known: Material,
+        cancel: &CancellationToken,
+        replace: impl Fn(&Material) -> Result<(), E> + Send + Sync,
+    ) {
+        let names: BTreeSet<&str> = places
+            .all()
             .filter_map(|place| match place {
                 Place::Secret { name, .. } => Some(name.as_str()),
                 Place::File(_) => None,
             })
             .collect();
-        let api: Api<KubeSecret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let watches = secrets.into_iter().map(|name| {
-            let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-            watcher(api.clone(), config).backoff(Pauses::default()).boxed()
-        });
-        let mut watches = futures::stream::select_all(watches);
-        let mut tick = tokio::time::interval(LOOK);
-        let mut last_failure = String::new();
+        let followers: BTreeMap<&str, Follower> = names
+            .into_iter()
+            .map(|name| (name, self.watched.follow(&self.client, &self.namespace, name, cancel)))
+            .collect();
+        let mut changes: FuturesUnordered<_> = followers
+            .values()
+            .cloned()
+            .map(|mut follower| {
+                // Another use may have heard of it already, and of more than was read for this one.
+                if follower.borrow().is_some() {
+                    follower.mark_changed();
+                }
+                changed(follower)
+            })
+            .collect();
+        let has_files = places.all().any(|place| matches!(place, Place::File(_)));
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut validity = ledger::in_use(&known);
+        let mut warned = false;
+        let mut failure = String::new();
+        // What was refused last: by its time, which passes, or for good.
+        let (mut early, mut unusable) = (false, None);
         loop {
+            let warning = async {
+                match validity {
+                    Some(validity) => tokio::time::sleep(validity.until_warning(warned, clock::now())).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
-                Some(_) = watches.next(), if !watches.is_empty() => {}
-                _ = tick.tick() => {}
+                Some(follower) = changes.next() => {
+                    // The watch ends with the process.
+                    let Some(follower) = follower else { return };
+                    changes.push(changed(follower));
+                }
+                // What is not good yet may become so.
+                _ = look.tick(), if has_files || early => {}
+                () = warning => {
+                    let now = clock::now();
+                    if let Some(late) = validity.filter(|validity| validity.is_late(now)) {
+                        warned = true;
+                        self.ledger.ends(kind, places, late, now).await;
+                    }
+                    continue;
+                }
             }
-            let outcome = match self.read_all(&places).await {
-                Ok(material) if material == known => continue,
+            let outcome = match self.gather(places, &followers).await {
+                Ok(material) if material == known => {
+                    failure.clear();
+                    early = false;
+                    continue;
+                }
+                Ok(material) if unusable.as_ref() == Some(&material) => continue,
                 Ok(material) => {
-                    replace(&material).map(|()| known = material).map_err(|error| error.to_string())
+                    let in_time = material.check(clock::now());
+                    early = in_time.is_err();
+                    match in_time.map_err(|error| error.to_string()) {
+                        Ok(()) => match replace(&material) {
+                            Ok(()) => {
+                                known = material;
+                                Ok(())
+                            }
+                            Err(error) => {
+                                unusable = Some(material);
+                                Err(error.to_string())
+                            }
+                        },
+                        Err(error) => Err(error),
+                    }
                 }
                 Err(problem) => Err(problem.what),
             };
             match outcome {
                 Ok(()) => {
-                    tracing::info!("certificates changed; new connections use the new ones");
-                    last_failure.clear();
+                    failure.clear();
+                    (validity, warned) = (ledger::in_use(&known), false);
+                    self.ledger.replaced(kind);
                 }
-                Err(failure) if failure != last_failure => {
-                    tracing::warn!(
-                        error = failure,
-                        "certificates changed but cannot be used; the old ones stay in use"
-                    );
-                    last_failure = failure;
+                Err(found) if found != failure => {
+                    self.ledger.refused(kind, places, &found).await;
+                    failure = found;
                 }
                 Err(_) => {}
             }
         }
     }
+}
+
+/// Waits until something else is heard. None once nothing will be heard any more.
+async fn changed(mut follower: Follower) -> Option<Follower> {
+    follower.changed().await.ok().map(|()| follower)
 }
 
 fn listed<'a>(keys: impl Iterator<Item = &'a String>) -> String {

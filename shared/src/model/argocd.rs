@@ -24,6 +24,10 @@ pub mod annotation {
     pub const OPERATION_REQUESTED: &str = "tiphys.io/operation-requested";
     /// Names the requested operation that the side that runs it took last.
     pub const OPERATION_TAKEN: &str = "tiphys.io/operation-taken";
+    /// Argo CD is not to reconcile a cluster.
+    pub const SKIP_RECONCILE: &str = "argocd.argoproj.io/skip-reconcile";
+    /// Who keeps a cluster Secret.
+    pub const MANAGED_BY: &str = "managed-by";
     /// What client-side apply remembers; meaningless on another cluster.
     pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 }
@@ -34,6 +38,14 @@ pub mod label {
     pub const IGNORE_SYNC: &str = "argocd-agent.argoproj-labs.io/ignore-sync";
     /// Name of the agent that a cluster Secret stands for.
     pub const AGENT_NAME: &str = "argocd-agent.argoproj-labs.io/agent-name";
+    /// `true` on a cluster Secret that was made when its agent logged in.
+    pub const SELF_REGISTERED: &str = "argocd-agent.argoproj-labs.io/self-registered-cluster";
+    /// `true` on a Secret that stands for a join token.
+    pub const JOIN_TOKEN: &str = "tiphys.io/join-token";
+    /// Name of the agent that a join token is for.
+    pub const JOINING_AGENT: &str = "tiphys.io/agent";
+    /// `true` on a Secret whose certificate the agent renews by itself.
+    pub const RENEW: &str = "tiphys.io/renew";
     /// Says what an Argo CD Secret holds: `repository`, `repo-creds`, `cluster` …
     pub const SECRET_TYPE: &str = "argocd.argoproj.io/secret-type";
 }

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod key;
+mod request;
 mod trust;
 
 use std::net::IpAddr;
@@ -15,8 +16,9 @@ use rcgen::{
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
 
-pub use self::certificate::{Certificate, PublicKey};
+pub use self::certificate::{Certificate, PublicKey, fingerprint};
 pub use self::key::KeyAlgorithm;
+pub use self::request::Request;
 pub use self::trust::{Distrust, judge};
 use super::secret::Secret;
 use super::tls::Material;
@@ -55,6 +57,18 @@ pub enum Error {
         name: String,
         /// Why not.
         reason: String,
+    },
+    /// A request that cannot be granted.
+    #[error("the request for a certificate cannot be signed: {reason}")]
+    BadRequest {
+        /// Why not.
+        reason: String,
+    },
+    /// The CA's own time is over.
+    #[error("the ca has ended at {end}: it cannot sign any more")]
+    Ended {
+        /// When.
+        end: Timestamp,
     },
     /// A point in time outside the calendar.
     #[error("validity ends outside the calendar")]
@@ -163,6 +177,11 @@ impl Ca {
     /// The CA's key as PEM text.
     pub fn key_pem(&self) -> &Secret {
         &self.key_pem
+    }
+
+    /// Whether a certificate says that it was issued by this CA.
+    pub fn has_issued(&self, certificate: &Certificate) -> bool {
+        certificate.issued_by(&self.certificate)
     }
 
     /// Issues a server's certificate for DNS names and IP addresses; the first one is its common name.

@@ -6,6 +6,7 @@
 //! session would not look at the peer's certificate again, so that a replaced CA would not be noticed.
 
 mod policy;
+mod revocation;
 mod verify;
 
 use std::sync::Arc;
@@ -16,12 +17,16 @@ use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::server::{NoServerSessionStorage, WantsServerCert, WebPkiClientVerifier};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use tokio::sync::watch;
 
 pub use self::policy::{Alpn, ClientCertificate, Policy, Version, cipher_suite, cipher_suite_names};
+use super::blocklist::Blocklist;
 use super::pki;
 use super::secret::Secret;
+
+use self::revocation::Revoking;
 
 /// Why a TLS configuration could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +44,22 @@ pub enum Error {
         what: &'static str,
         /// What the parser said.
         reason: String,
+    },
+    /// A certificate's time is over.
+    #[error("the certificate of {subject:?} ended at {end}")]
+    Ended {
+        /// Whose it is.
+        subject: String,
+        /// When.
+        end: Timestamp,
+    },
+    /// A certificate's time has not come.
+    #[error("the certificate of {subject:?} is not good before {begin}")]
+    NotYetGood {
+        /// Whose it is.
+        subject: String,
+        /// From then on.
+        begin: Timestamp,
     },
     /// The private key is absent or not a key that can be used.
     #[error("private key cannot be used: {0} (expected PEM in PKCS#8, PKCS#1 or SEC1 form, not encrypted)")]
@@ -133,6 +154,25 @@ impl Material {
         }
     }
 
+    /// Refuses certificates that are out of their time: an own one that is, and CAs if all of them are.
+    ///
+    /// # Errors
+    /// What is wrong with their time, or that a certificate cannot be read.
+    pub fn check(&self, now: Timestamp) -> Result<(), Error> {
+        let read = |pem: &[u8], what| {
+            pki::Certificate::all_from_pem(pem)
+                .map_err(|e| Error::BadCertificate { what, reason: e.to_string() })
+        };
+        for certificate in read(&self.chain, "the certificate chain")? {
+            in_time(&certificate, now)?;
+        }
+        let roots = read(&self.ca, "the ca bundle")?;
+        match roots.iter().map(|root| in_time(root, now)).reduce(Result::or) {
+            None => Ok(()),
+            Some(outcome) => outcome,
+        }
+    }
+
     /// Until when it is good. A part that cannot be read is as if it were not there.
     pub fn validity(&self) -> Validity {
         let authorities = self.authorities().unwrap_or_default();
@@ -180,6 +220,17 @@ impl Material {
     }
 }
 
+fn in_time(certificate: &pki::Certificate, now: Timestamp) -> Result<(), Error> {
+    let subject = || certificate.subject.clone();
+    if now > certificate.not_after {
+        Err(Error::Ended { subject: subject(), end: certificate.not_after })
+    } else if now < certificate.not_before {
+        Err(Error::NotYetGood { subject: subject(), begin: certificate.not_before })
+    } else {
+        Ok(())
+    }
+}
+
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn certificates(pem: &[u8], what: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
@@ -221,22 +272,36 @@ struct ServerInner {
     policy: Policy,
     provider: Arc<CryptoProvider>,
     versions: Vec<&'static SupportedProtocolVersion>,
-    config: RwLock<Arc<ServerConfig>>,
+    blocklist: Blocklist,
+    config: RwLock<Configs>,
     validity: RwLock<Validity>,
+}
+
+/// For clients as they should be, and for those that have no certificate yet.
+#[derive(Clone)]
+struct Configs {
+    usual: Arc<ServerConfig>,
+    enrolment: Option<Arc<ServerConfig>>,
 }
 
 impl ServerTls {
     /// Builds the first configuration.
     pub fn new(material: &Material, policy: Policy) -> Result<Self, Error> {
+        Self::with_blocklist(material, policy, Blocklist::default())
+    }
+
+    /// The same, where client certificates are refused that are or will be blocked.
+    pub fn with_blocklist(material: &Material, policy: Policy, blocklist: Blocklist) -> Result<Self, Error> {
         let provider = policy.provider()?;
         let versions = policy.versions()?;
-        let config = server_config(material, &policy, &provider, &versions)?;
+        let config = server_config(material, &policy, &provider, &versions, &blocklist)?;
         Ok(Self {
             inner: Arc::new(ServerInner {
                 policy,
                 provider,
                 versions,
-                config: RwLock::new(Arc::new(config)),
+                blocklist,
+                config: RwLock::new(config),
                 validity: RwLock::new(material.validity()),
             }),
         })
@@ -245,8 +310,9 @@ impl ServerTls {
     /// Uses `material` from the next handshake on. On an error the old configuration stays.
     pub fn replace(&self, material: &Material) -> Result<(), Error> {
         let inner = &self.inner;
-        let config = server_config(material, &inner.policy, &inner.provider, &inner.versions)?;
-        *inner.config.write() = Arc::new(config);
+        let config =
+            server_config(material, &inner.policy, &inner.provider, &inner.versions, &inner.blocklist)?;
+        *inner.config.write() = config;
         *inner.validity.write() = material.validity();
         Ok(())
     }
@@ -258,7 +324,23 @@ impl ServerTls {
 
     /// The configuration for a handshake that starts now.
     pub fn current(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.inner.config.read())
+        Arc::clone(&self.inner.config.read().usual)
+    }
+
+    /// The configuration for clients that have no certificate yet, if there are to be any. They say by what they offer that
+    /// they are such.
+    pub fn enrolment(&self) -> Option<Arc<ServerConfig>> {
+        self.inner.config.read().enrolment.clone()
+    }
+
+    /// Whether a client offers to be one that has no certificate yet.
+    pub fn wants_enrolment(hello: &rustls::server::ClientHello<'_>) -> bool {
+        hello.alpn().is_some_and(|mut offered| offered.any(|protocol| protocol == policy::JOIN))
+    }
+
+    /// The client certificates that are refused.
+    pub fn blocklist(&self) -> &Blocklist {
+        &self.inner.blocklist
     }
 }
 
@@ -273,7 +355,8 @@ fn server_config(
     policy: &Policy,
     provider: &Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
-) -> Result<ServerConfig, Error> {
+    blocklist: &Blocklist,
+) -> Result<Configs, Error> {
     let Some((chain, key)) = material.identity()? else {
         return Err(Error::NoCertificate { what: "the certificate chain" });
     };
@@ -294,15 +377,34 @@ fn server_config(
                 ClientCertificate::Requested => verifier.allow_unauthenticated(),
                 _ => verifier,
             };
-            let verifier = verifier.build().map_err(|e| Error::Refused(e.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
+            let by_ca = verifier.build().map_err(|e| Error::Refused(e.to_string()))?;
+            builder.with_client_cert_verifier(Arc::new(Revoking { by_ca, blocklist: blocklist.clone() }))
         }
     };
+    let enrolment = match policy.enrolment {
+        false => None,
+        true => {
+            let open = ServerConfig::builder_with_provider(Arc::clone(provider))
+                .with_protocol_versions(versions)
+                .map_err(explain)?
+                .with_no_client_auth();
+            Some(with_own(open, chain.clone(), key.clone_key(), Alpn::Join)?)
+        }
+    };
+    Ok(Configs { usual: with_own(builder, chain, key, policy.alpn)?, enrolment })
+}
+
+fn with_own(
+    builder: ConfigBuilder<ServerConfig, WantsServerCert>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    alpn: Alpn,
+) -> Result<Arc<ServerConfig>, Error> {
     let mut config = builder.with_single_cert(chain, key).map_err(explain)?;
-    config.alpn_protocols = policy.alpn.protocols();
+    config.alpn_protocols = alpn.protocols();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
+    Ok(Arc::new(config))
 }
 
 /// The client's side of TLS. Clones share one configuration.
@@ -317,6 +419,7 @@ struct ClientInner {
     versions: Vec<&'static SupportedProtocolVersion>,
     insecure: bool,
     config: RwLock<Arc<ClientConfig>>,
+    own: watch::Sender<Option<Arc<pki::Certificate>>>,
     validity: RwLock<Validity>,
 }
 
@@ -327,8 +430,10 @@ impl ClientTls {
         let provider = policy.provider()?;
         let versions = policy.versions()?;
         let config = client_config(material, &policy, &provider, &versions, insecure)?;
+        let own = watch::Sender::new(material.leaf()?.map(Arc::new));
         let (config, validity) = (RwLock::new(Arc::new(config)), RwLock::new(material.validity()));
-        Ok(Self { inner: Arc::new(ClientInner { policy, provider, versions, insecure, config, validity }) })
+        let inner = ClientInner { policy, provider, versions, insecure, config, own, validity };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Uses `material` from the next handshake on. On an error the old configuration stays.
@@ -336,9 +441,16 @@ impl ClientTls {
         let inner = &self.inner;
         let config =
             client_config(material, &inner.policy, &inner.provider, &inner.versions, inner.insecure)?;
+        let own = material.leaf()?.map(Arc::new);
         *inner.config.write() = Arc::new(config);
         *inner.validity.write() = material.validity();
+        inner.own.send_replace(own);
         Ok(())
+    }
+
+    /// The own certificate, if there is one, and what takes its place.
+    pub fn own(&self) -> watch::Receiver<Option<Arc<pki::Certificate>>> {
+        self.inner.own.subscribe()
     }
 
     /// Until when what is in use is good.

@@ -5,17 +5,19 @@
 //! argument, so that expiry is tested by calling.
 
 mod key;
+mod keys;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, Header, Validation};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 pub use self::key::{KeyFacts, inspect_key};
+use self::keys::Keys;
 use super::secret::Secret;
 use crate::model::agent::{AgentName, Mode};
 
@@ -30,8 +32,6 @@ pub const REFRESH_RENEWAL: Duration = Duration::from_secs(10 * 60);
 
 /// How far another replica's clock may be ahead of ours.
 const EARLY: Duration = Duration::from_secs(30);
-/// How many keys that no longer sign are still believed.
-const OLD_KEYS: usize = 2;
 /// Tokens are about a kilobyte; whatever is longer is not looked at.
 const MAX_LENGTH: usize = 16 * 1024;
 
@@ -135,13 +135,8 @@ pub struct Pair {
 pub struct Issuer {
     name: Arc<str>,
     keys: Arc<RwLock<Keys>>,
-}
-
-struct Keys {
-    sign: EncodingKey,
-    /// Newest first; the first one belongs to `sign`.
-    verify: Vec<DecodingKey>,
-    jwks: Vec<Jwk>,
+    /// How often another key has begun to sign.
+    rotations: Arc<watch::Sender<u64>>,
 }
 
 #[derive(Serialize)]
@@ -184,11 +179,10 @@ impl Default for Audience {
 }
 
 impl Issuer {
-    /// An issuer named [`ISSUER`] that signs with an RSA key in PEM form.
-    pub fn from_pem(key: &Secret) -> Result<Self, Error> {
-        let (sign, jwk, verify) = load(key)?;
-        let keys = Keys { sign, verify: vec![verify], jwks: vec![jwk] };
-        Ok(Self { name: ISSUER.into(), keys: Arc::new(RwLock::new(keys)) })
+    /// An issuer named [`ISSUER`] that signs with the first RSA key of PEM text, and believes the further ones besides.
+    pub fn from_pem(keys: &Secret) -> Result<Self, Error> {
+        let keys = Arc::new(RwLock::new(Keys::load(keys)?));
+        Ok(Self { name: ISSUER.into(), keys, rotations: Arc::default() })
     }
 
     /// Makes a new RSA key of `bits` (2048, 3072 or 4096), as PKCS#8 in PEM. Takes up to seconds: not for an
@@ -211,20 +205,19 @@ impl Issuer {
         Ok((Self::from_pem(&key)?, key))
     }
 
-    /// Signs with `key` from now on; tokens signed with the keys before it stay good until they expire.
-    pub fn rotate(&self, key: &Secret) -> Result<(), Error> {
-        let (sign, jwk, verify) = load(key)?;
-        let mut keys = self.keys.write();
-        keys.sign = sign;
-        if let Some(at) = keys.jwks.iter().position(|known| *known == jwk) {
-            keys.jwks.remove(at);
-            keys.verify.remove(at);
+    /// Signs with the first of these keys from now on; tokens signed with the keys before it stay good until they expire.
+    /// Keys that cannot be used change nothing.
+    pub fn rotate(&self, keys: &Secret, now: Timestamp) -> Result<(), Error> {
+        let newer = Keys::load(keys)?;
+        if self.keys.write().replace(newer, now) {
+            self.rotations.send_modify(|rotations| *rotations = rotations.wrapping_add(1));
         }
-        keys.jwks.insert(0, jwk);
-        keys.verify.insert(0, verify);
-        keys.jwks.truncate(1 + OLD_KEYS);
-        keys.verify.truncate(1 + OLD_KEYS);
         Ok(())
+    }
+
+    /// Changes when another key has begun to sign: tokens that do not expire have to be issued anew.
+    pub fn rotations(&self) -> watch::Receiver<u64> {
+        self.rotations.subscribe()
     }
 
     /// A new pair for `subject`: two signatures, some 15 ms of a processor with a 4096-bit key, 2 ms with a 2048-bit
@@ -267,6 +260,15 @@ impl Issuer {
         AgentName::new(claims.sub).map_err(|e| Error::Subject(e.to_string()))
     }
 
+    /// Whether the key that signs now has signed a token. Nothing else of the token is looked at.
+    pub fn is_by_current_key(&self, token: &str) -> bool {
+        let current = self.keys.read().current();
+        current.is_some_and(|key| {
+            token.len() <= MAX_LENGTH
+                && jsonwebtoken::decode::<Claims>(token, &key, &signature_only()).is_ok()
+        })
+    }
+
     fn sign_subject(
         &self,
         audience: &str,
@@ -300,9 +302,9 @@ impl Issuer {
             iat: now.as_second(),
             jti: uuid::Uuid::new_v4().to_string(),
         };
-        let key = self.keys.read().sign.clone();
-        jsonwebtoken::encode(&Header::new(Algorithm::RS512), &claims, &key)
-            .map_err(|e| Error::Sign(e.to_string()))
+        let (key, id) = self.keys.read().signing();
+        let header = Header { kid: Some(id), ..Header::new(Algorithm::RS512) };
+        jsonwebtoken::encode(&header, &claims, &key).map_err(|e| Error::Sign(e.to_string()))
     }
 
     fn verify_subject(&self, audience: &str, token: &str, now: Timestamp) -> Result<Verified, Error> {
@@ -328,7 +330,7 @@ impl Issuer {
         if header.alg != Algorithm::RS512 {
             return Err(Error::Algorithm(format!("{:?}", header.alg)));
         }
-        let claims = self.decode(token)?;
+        let claims = self.decode(token, header.kid.as_deref(), now)?;
         if claims.iss != *self.name {
             return Err(Error::Issuer { expected: self.name.to_string(), found: claims.iss });
         }
@@ -355,14 +357,9 @@ impl Issuer {
         Ok(claims)
     }
 
-    fn decode(&self, token: &str) -> Result<Claims, Error> {
-        // The library looks at the signature only: it would read the clock by itself, and its errors say less.
-        let mut validation = Validation::new(Algorithm::RS512);
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
-        let keys = self.keys.read().verify.clone();
+    fn decode(&self, token: &str, key: Option<&str>, now: Timestamp) -> Result<Claims, Error> {
+        let validation = signature_only();
+        let keys = self.keys.read().candidates(key, now);
         for key in &keys {
             match jsonwebtoken::decode::<Claims>(token, key, &validation) {
                 Ok(data) => return Ok(data.claims),
@@ -378,25 +375,25 @@ impl Issuer {
 
 impl std::fmt::Debug for Issuer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let keys = self.keys.read().verify.len();
+        let keys = self.keys.read().len();
         f.debug_struct("Issuer").field("name", &self.name).field("keys", &keys).finish_non_exhaustive()
     }
+}
+
+/// The library looks at the signature only: it would read the clock by itself, and its errors say less.
+fn signature_only() -> Validation {
+    let mut validation = Validation::new(Algorithm::RS512);
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
 }
 
 fn moment(seconds: f64) -> Result<Timestamp, Error> {
     // `as` saturates, and what saturates is outside jiff's calendar.
     Timestamp::from_second(seconds as i64)
         .map_err(|_| Error::Malformed("a time is outside the calendar".into()))
-}
-
-fn load(key: &Secret) -> Result<(EncodingKey, Jwk, DecodingKey), Error> {
-    let bad = |e: jsonwebtoken::errors::Error| Error::Key(e.to_string());
-    let sign = EncodingKey::from_rsa_pem(key.expose()).map_err(bad)?;
-    let jwk = Jwk::from_encoding_key(&sign, Algorithm::RS512).map_err(bad)?;
-    let verify = DecodingKey::from_jwk(&jwk).map_err(bad)?;
-    // A key that cannot sign is found here, not at the first agent.
-    jsonwebtoken::encode(&Header::new(Algorithm::RS512), &(), &sign).map_err(bad)?;
-    Ok((sign, jwk, verify))
 }
 
 /// Whom a token is for, by its own word: for its holder, who was given it and cannot check it.

@@ -13,6 +13,7 @@
 //! set-up, a second framing of messages, and the one at hand does not tell its peer when a half-closed stream is dropped,
 //! and ends the whole connection at one stream too many.
 
+mod join;
 mod received;
 mod stream;
 pub mod upgrade;
@@ -26,6 +27,7 @@ use hyper::service::HttpService;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+pub use self::join::join;
 pub use self::received::{CutOff, Received};
 pub use self::stream::{ByteStream, QUEUE};
 use crate::proxy::body::{Body, BoxError};

@@ -198,6 +198,7 @@ impl Pair {
             client_cert_subject_match: true,
             issuer: self.issuer.clone(),
             proxy: None,
+            onboarding: tiphys_principal::Onboarding::default(),
             redis_proxy: None,
             web: None,
             traces: Default::default(),

@@ -9,8 +9,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use tempfile::TempDir;
 use tiphys_shared::process::clock;
-use tokio::io::{AsyncWriteExt as _, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
 
 use super::suite::fleet::{DAY, Fleet};
 
@@ -111,7 +112,7 @@ impl Kubectl {
             };
             tokio::join!(feed, child.wait_with_output()).1.unwrap()
         };
-        let output = tokio::time::timeout(PATIENCE, whole).await;
+        let output = timeout(PATIENCE, whole).await;
         let output = output.unwrap_or_else(|_| panic!("kubectl {} did not end", line.join(" ")));
         Said {
             code: output.status.code().unwrap_or(-1),
@@ -133,9 +134,11 @@ impl Kubectl {
         out
     }
 
-    /// Starts a command that goes on. It is killed when it is dropped.
-    pub(super) fn start(&self, line: &[&str]) -> Child {
-        self.command(line).stdin(Stdio::piped()).spawn().expect("kubectl is on the path")
+    /// Starts a command that goes on.
+    pub(super) fn begin(&self, line: &[&str]) -> Going {
+        let mut child = self.command(line).stdin(Stdio::piped()).spawn().expect("kubectl is on the path");
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Going { child, lines }
     }
 
     /// Waits until the cluster answers.
@@ -148,30 +151,43 @@ impl Kubectl {
     }
 }
 
-/// What a command prints, line by line.
-pub(super) fn lines(child: &mut Child) -> Lines<BufReader<ChildStdout>> {
-    use tokio::io::AsyncBufReadExt as _;
-    BufReader::new(child.stdout.take().unwrap()).lines()
+/// A command that goes on. It is killed when this is dropped.
+pub(super) struct Going {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
 }
 
-/// The next line that satisfies `is_it`.
-pub(super) async fn line_that(
-    lines: &mut Lines<BufReader<ChildStdout>>,
-    is_it: impl Fn(&str) -> bool,
-) -> String {
-    let found = async {
-        loop {
-            let line = lines.next_line().await.unwrap().expect("the command goes on");
-            if is_it(&line) {
-                return line;
+impl Going {
+    /// Its standard input, which ends when this is dropped.
+    pub(super) fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
+    /// The next line that satisfies `is_it`.
+    pub(super) async fn line_that(&mut self, is_it: impl Fn(&str) -> bool) -> String {
+        let found = async {
+            loop {
+                let line = self.lines.next_line().await.unwrap().expect("the command goes on");
+                if is_it(&line) {
+                    return line;
+                }
             }
-        }
-    };
-    tokio::time::timeout(PATIENCE, found).await.expect("the line comes")
-}
+        };
+        timeout(PATIENCE, found).await.expect("the line comes")
+    }
 
-/// How a command ends that has to end by itself: its code and what it complains of.
-pub(super) async fn end(child: Child) -> (i32, String) {
-    let output = tokio::time::timeout(PATIENCE, child.wait_with_output()).await.expect("it ends").unwrap();
-    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    pub(super) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// How it ends, which it has to by itself: its code and what it complains of. Until then it finds a reader.
+    pub(super) async fn end(self) -> (i32, String) {
+        let Self { child, mut lines } = self;
+        let ending = async {
+            let read = async { while lines.next_line().await.unwrap().is_some() {} };
+            tokio::join!(child.wait_with_output(), read).0.unwrap()
+        };
+        let output = timeout(PATIENCE, ending).await.expect("it ends");
+        (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned())
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::kubectl::{Kubectl, line_that, lines};
+use super::kubectl::Kubectl;
 use super::managed::cluster;
 use super::suite::fleet::Fleet;
 
@@ -63,10 +63,9 @@ async fn kubectl_works_through_the_proxy() {
 
     // Watching and waiting.
     let mut watching =
-        kubectl.start(&["get", "configmap", "--watch", "--output-watch-events", "--no-headers"]);
-    let mut watched = lines(&mut watching);
+        kubectl.begin(&["get", "configmap", "--watch", "--output-watch-events", "--no-headers"]);
     kubectl.run(&["create", "configmap", "new"]).await;
-    line_that(&mut watched, |line| line.starts_with("ADDED") && line.contains("new")).await;
+    watching.line_that(|line| line.starts_with("ADDED") && line.contains("new")).await;
     let waiting = kubectl.run(&["wait", "--for=jsonpath={.data.done}=yes", "configmap/new", "--timeout=60s"]);
     let done = async {
         kubectl.run(&["patch", "configmap", "new", "--type=merge", "-p", r#"{"data":{"done":"yes"}}"#]).await;

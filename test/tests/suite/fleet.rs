@@ -351,6 +351,7 @@ impl Fleet {
                     client_cert_subject_match: false,
                     issuer,
                     proxy: Some(proxy),
+                    onboarding: tiphys_principal::Onboarding::default(),
                     redis_proxy,
                     web,
                     traces,

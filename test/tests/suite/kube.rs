@@ -232,24 +232,18 @@ async fn certificates_are_taken_up_as_soon_as_their_secret_changes_and_bad_ones_
     secrets.create(&PostParams::default(), &content(&issue("first"))).await.unwrap();
     let place = |keys| Some(Place::Secret { name: "tls".to_owned(), keys });
     let places = Places { chain: place(&["tls.crt"]), key: place(&["tls.key"]), ca: place(&["ca.crt"]) };
-    let reader = Reader { client: server.client(), namespace: "default".to_owned() };
+    let registry = prometheus::Registry::new();
+    let reader = Reader::new(server.client(), "default", "test", &registry).unwrap();
     let known = reader.read_all(&places).await.unwrap();
     let tls = ServerTls::new(&known, Policy::default()).unwrap();
     let (sender, mut replaced) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    let keeping = tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            let replace = move |material: &Material| {
-                let outcome = tls.replace(material);
-                sender
-                    .send(format!("{} {}", material.leaf().unwrap().unwrap().subject, outcome.is_ok()))
-                    .unwrap();
-                outcome
-            };
-            reader.keep_current(places, known, stop, replace).await;
-        }
-    });
+    let replace = move |material: &Material| {
+        let outcome = tls.replace(material);
+        sender.send(format!("{} {}", material.leaf().unwrap().unwrap().subject, outcome.is_ok())).unwrap();
+        outcome
+    };
+    reader.keep_current("server", places, known, &stop, replace);
     let put = async |secret: Secret| {
         let data = serde_json::to_value(&secret).unwrap()["stringData"].clone();
         let patch = kube::api::Patch::Merge(json!({"stringData": data}));
@@ -262,11 +256,28 @@ async fn certificates_are_taken_up_as_soon_as_their_secret_changes_and_bad_ones_
     assert_eq!(hear(&mut replaced).await, "CN=third false");
     put(content(&issue("fourth"))).await;
     assert_eq!(hear(&mut replaced).await, "CN=fourth true");
+    // One whose time is over, and a Secret that went away, are not even tried.
+    let hour = std::time::Duration::from_secs(3600);
+    let over = ca.issue_server(&["over"], clock::now() - 2 * hour, hour).unwrap();
+    put(content(&over)).await;
+    secrets.delete("tls", &Default::default()).await.unwrap();
+    secrets.create(&PostParams::default(), &content(&issue("fifth"))).await.unwrap();
+    assert_eq!(hear(&mut replaced).await, "CN=fifth true");
+
+    let text = tiphys_shared::process::metrics::render(&registry).unwrap();
+    assert!(text.contains("tiphys_certificate_reloads_total{kind=\"server\",outcome=\"refused\"}"), "{text}");
+    let events: Api<k8s_openapi::api::core::v1::Event> = Api::namespaced(server.client(), "default");
+    let event = Fleet::until("the event", async || {
+        events.list(&Default::default()).await.ok()?.items.into_iter().find(|event| {
+            event.involved_object.name.as_deref() == Some("tls")
+                && event.reason.as_deref() == Some("CertificateRefused")
+        })
+    })
+    .await;
+    assert!(event.message.unwrap().contains("old one stays"), "the event does not say what is in use");
     stop.cancel();
-    keeping.await.unwrap();
 
     let missing = Place::Secret { name: "nowhere".to_owned(), keys: &["tls.crt"] };
-    let problem =
-        Reader { client: server.client(), namespace: "default".to_owned() }.read(&missing).await.unwrap_err();
+    let problem = reader.read(&missing).await.unwrap_err();
     assert!(problem.what.contains("nowhere") && problem.remedy.contains("tls.crt"), "{problem}");
 }

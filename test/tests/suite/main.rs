@@ -3,6 +3,8 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "all of this is test code")]
 
 mod autonomous;
+#[cfg(not(feature = "real-cluster"))]
+mod certificates;
 mod cluster_view;
 mod conformance;
 mod fleet;

@@ -134,6 +134,10 @@ async fn agents_problems_and_certificates_are_shown_as_they_are() {
     let names: Vec<_> =
         shown["certificates"].as_array().unwrap().iter().map(|it| it["name"].clone()).collect();
     assert_eq!(names, ["server", "server-ca", "resource-proxy", "resource-proxy-ca"]);
+    Fleet::until("the other agent", async || {
+        look(&fleet).await["agents"][1]["connected_since"].is_string().then_some(())
+    })
+    .await;
     fleet.kill_agent("far");
     Fleet::until("the agent's absence", async || {
         let shown = look(&fleet).await;

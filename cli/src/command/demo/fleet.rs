@@ -34,6 +34,7 @@ use super::argocd;
 use super::kubeconfig::{self, Access, Entry, User};
 use super::ledger::Ledger;
 use super::summary::Events;
+use crate::embedded::CRDS;
 use crate::failure::Failure;
 
 /// Namespace of Argo CD, everywhere.
@@ -48,11 +49,6 @@ const DRAIN: Duration = Duration::from_secs(10);
 const RESYNC: Duration = Duration::from_secs(60);
 /// Largest gRPC message: upstream's default.
 const MESSAGE_SIZE: usize = 200 * 1024 * 1024;
-const CRDS: [&str; 3] = [
-    include_str!("../../../../manifests/crds/applications.yaml"),
-    include_str!("../../../../manifests/crds/appprojects.yaml"),
-    include_str!("../../../../manifests/crds/applicationsets.yaml"),
-];
 
 /// One cluster: an API server and a way to it.
 pub(super) struct Cluster {
@@ -376,6 +372,7 @@ async fn start_principal(
                 agents: NamePattern::new("*").map_err(|error| failed(&error))?,
             }],
         }),
+        onboarding: tiphys_principal::Onboarding::default(),
         redis_proxy: None,
         web: None,
         traces: Default::default(),

@@ -27,7 +27,7 @@ pub(super) struct Fleet {
 #[serde(rename_all = "camelCase")]
 pub(super) struct Row {
     pub(super) agent: String,
-    /// `connected`, `away`, or `never seen`.
+    /// `connected`, `away`, `unknown` where the principal does not tell, or `never seen`.
     pub(super) state: &'static str,
     pub(super) mode: Option<String>,
     pub(super) connected_seconds: Option<f64>,
@@ -55,13 +55,13 @@ impl Fleet {
         let seconds = now.as_second() as f64;
         for sample in samples {
             match sample.name.as_str() {
-                "tiphys_principal_resync_rounds_total" => resync_rounds = sample.value,
-                "tiphys_principal_resync_repaired_total" => resync_repaired = sample.value,
+                "tiphys_principal_resync_rounds_total" => resync_rounds += sample.value,
+                "tiphys_principal_resync_repaired_total" => resync_repaired += sample.value,
                 "argocd_principal_connected_agents" => connected = Some(sample.value),
                 _ => {}
             }
             let Some(agent) = sample.label("agent_name").filter(|agent| !agent.is_empty()) else { continue };
-            let row = rows.entry(agent).or_insert_with(|| Row { state: "away", ..Row::default() });
+            let row = rows.entry(agent).or_insert_with(|| Row { state: "unknown", ..Row::default() });
             row.take(sample, seconds);
         }
         let mut agents: Vec<Row> =
@@ -78,7 +78,8 @@ impl Fleet {
 
     /// All of it in a line.
     pub(super) fn headline(&self) -> String {
-        let queued: f64 = self.agents.iter().filter_map(|row| row.outbox).sum();
+        // A sum of nothing would be -0.
+        let queued = self.agents.iter().filter_map(|row| row.outbox).fold(0.0, |sum, queue| sum + queue);
         format!(
             "{} of {} agents connected, {queued} changes queued, {} comparisons, {} repairs, at {}",
             self.connected,
@@ -215,6 +216,8 @@ tiphys_principal_agent_lag_seconds_count{agent_name=\"edge-1\"} 11\n";
         let second = Fleet::of(&parse(text), &[], at(1092), Some(&first));
         assert_eq!(second.agents[0].lag_seconds, Some(2.0));
         let anew = text.replace(" 7", " 1").replace(" 11", " 4");
+        assert_eq!(second.agents[0].state, "unknown");
+        assert!(second.headline().contains("0 of 1 agents connected, 0 changes queued"));
         assert_eq!(Fleet::of(&parse(&anew), &[], at(1094), Some(&second)).agents[0].lag_seconds, Some(0.25));
     }
 

@@ -5,13 +5,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::authorization::v1::{
-    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SubjectAccessReview,
-    SubjectAccessReviewSpec,
-};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{ListParams, PostParams};
+use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tiphys_shared::kube::kinds;
@@ -23,6 +19,7 @@ use tiphys_shared::security::tls::{ClientTls, Material};
 use tiphys_shared::wire::transport::{self, DialOptions};
 
 use super::options::{self, Told};
+use super::permissions;
 use super::snapshot::{AgentOptions, ControlPlane, Edge, Facts};
 use crate::failure::Failure;
 use crate::operator::installation::{Installation, OwnOptions, Part};
@@ -33,22 +30,29 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn control_plane(site: &Site, own: &OwnOptions) -> Result<ControlPlane, Failure> {
     let (installation, is_deployed) = installation(site, Part::Principal, own).await?;
-    let mut facts = facts(site, Part::Principal, &installation).await?;
+    let mut facts = facts(site, &installation).await?;
     facts.is_deployed = is_deployed;
     let Told { options, problems } = options::principal(&installation, site);
     if is_deployed {
         facts.option_problems.extend(problems);
     }
-    Ok(ControlPlane { facts, options })
+    let mut control = ControlPlane { facts, options };
+    let needs = permissions::of_principal(&site.namespace, control.agents().into_iter());
+    permissions::check(site, &installation, needs, &mut control.facts).await;
+    Ok(control)
 }
 
 pub(super) async fn edge(site: &Site, own: &OwnOptions, dials: bool) -> Result<Edge, Failure> {
     let (installation, is_deployed) = installation(site, Part::Agent, own).await?;
-    let mut facts = facts(site, Part::Agent, &installation).await?;
+    let mut facts = facts(site, &installation).await?;
     facts.is_deployed = is_deployed;
     let Told { options, problems } = options::agent(&installation, site);
     if is_deployed {
         facts.option_problems.extend(problems);
+    }
+    if let Some(options) = &options {
+        let needs = permissions::of_agent(&site.namespace, options.mode);
+        permissions::check(site, &installation, needs, &mut facts).await;
     }
     let unreachable = match &options {
         Some(options) if dials => reach(&facts, options).await,
@@ -66,7 +70,7 @@ async fn installation(site: &Site, part: Part, own: &OwnOptions) -> Result<(Inst
     Ok((Installation::by_hand(own), !own.options.is_empty()))
 }
 
-async fn facts(site: &Site, part: Part, installation: &Installation) -> Result<Facts, Failure> {
+async fn facts(site: &Site, installation: &Installation) -> Result<Facts, Failure> {
     let client = &site.client;
     let mut unseen = Vec::new();
     let failed = |what: &str, error: &kube::Error| Failure::because(&format!("cannot look at {what}"), error);
@@ -94,7 +98,6 @@ async fn facts(site: &Site, part: Part, installation: &Installation) -> Result<F
         component(&it.metadata, "statefulset", replicas)
     });
     let components: BTreeMap<String, String> = deployments.chain(sets).collect();
-    let (identity, denied) = permissions(site, part, installation, &mut unseen).await;
     Ok(Facts {
         namespace: site.namespace.clone(),
         namespaces: namespaces.into_iter().map(|namespace| namespace.name_any()).collect(),
@@ -103,8 +106,8 @@ async fn facts(site: &Site, part: Part, installation: &Installation) -> Result<F
         applications,
         projects,
         components,
-        denied,
-        identity,
+        denied: Vec::new(),
+        identity: String::new(),
         clock: clocks(site).await,
         is_deployed: false,
         option_problems: installation.problems.clone(),
@@ -149,94 +152,6 @@ fn component(metadata: &ObjectMeta, kind: &str, replicas: Option<i32>) -> Option
     let is_argo = labels.get("app.kubernetes.io/part-of").is_some_and(|part| part == "argocd");
     let component = labels.get("app.kubernetes.io/component").filter(|_| is_argo && replicas != Some(0))?;
     Some((component.clone(), format!("{kind}/{}", metadata.name.as_deref().unwrap_or_default())))
-}
-
-const READ: [&str; 3] = ["get", "list", "watch"];
-const ALL: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
-
-/// What a process may not do of what it has to.
-async fn permissions(
-    site: &Site,
-    part: Part,
-    installation: &Installation,
-    unseen: &mut Vec<Problem>,
-) -> (String, Vec<String>) {
-    let account = installation.service_account.as_ref();
-    let identity = account.map_or_else(
-        || "whoever runs this".to_owned(),
-        |account| format!("the service account {}/{account}", site.namespace),
-    );
-    let user = account.map(|account| format!("system:serviceaccount:{}:{account}", site.namespace));
-    let namespace = Some(site.namespace.clone());
-    let everywhere = if part == Part::Principal { None } else { namespace.clone() };
-    let wanted: [(&str, &str, &Option<String>, &[&str]); 4] = [
-        ("", "secrets", &namespace, if part == Part::Principal { &ALL } else { &READ }),
-        ("", "configmaps", &namespace, &READ),
-        ("argoproj.io", "applications", &everywhere, &ALL),
-        ("argoproj.io", "appprojects", &namespace, &ALL),
-    ];
-    let mut denied = Vec::new();
-    for (group, resource, namespace, verbs) in wanted {
-        for verb in verbs {
-            let attributes = ResourceAttributes {
-                group: Some(group.to_owned()),
-                resource: Some(resource.to_owned()),
-                verb: Some((*verb).to_owned()),
-                namespace: namespace.clone(),
-                ..ResourceAttributes::default()
-            };
-            match may(site, attributes, user.clone()).await {
-                Ok(true) => {}
-                Ok(false) => {
-                    let place = namespace
-                        .as_ref()
-                        .map_or_else(|| "all namespaces".to_owned(), |name| format!("namespace {name}"));
-                    denied.push(format!("{verb} {resource} in {place}"));
-                }
-                // An API server that knows no such question lets everybody do everything.
-                Err(kube::Error::Api(status)) if status.code == 404 => return (identity, denied),
-                Err(error) => {
-                    unseen.push(Problem::new(
-                        format!("the permissions of {identity} could not be looked at: {error}"),
-                        "run this with the permission to create subjectaccessreviews",
-                    ));
-                    return (identity, denied);
-                }
-            }
-        }
-    }
-    (identity, denied)
-}
-
-async fn may(site: &Site, attributes: ResourceAttributes, user: Option<String>) -> Result<bool, kube::Error> {
-    let params = PostParams::default();
-    let status = match user {
-        Some(user) => {
-            let api: Api<SubjectAccessReview> = Api::all(site.client.clone());
-            let groups = vec![
-                "system:serviceaccounts".to_owned(),
-                format!("system:serviceaccounts:{}", site.namespace),
-            ];
-            let spec = SubjectAccessReviewSpec {
-                resource_attributes: Some(attributes),
-                user: Some(user),
-                groups: Some(groups),
-                ..SubjectAccessReviewSpec::default()
-            };
-            let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-            api.create(&params, &review).await?.status
-        }
-        None => {
-            let api: Api<SelfSubjectAccessReview> = Api::all(site.client.clone());
-            let spec = SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(attributes),
-                ..SelfSubjectAccessReviewSpec::default()
-            };
-            let review = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-            api.create(&params, &review).await?.status
-        }
-    };
-    Ok(status.is_some_and(|status| status.allowed))
 }
 
 /// What the API server's clock says, if its answers carry the time, and ours.

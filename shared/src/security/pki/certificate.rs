@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::PublicKeyData as _;
@@ -61,7 +62,7 @@ impl PublicKey {
         let info = certificate.public_key();
         match info.parsed() {
             Ok(Parsed::RSA(key)) => Self { kind: "RSA", bits: key.key_size() },
-            Ok(Parsed::EC(point)) => Self { kind: "ECDSA", bits: point.key_size() },
+            Ok(Parsed::EC(point)) => Self { kind: "ECDSA", bits: curve_bits(point.key_size()) },
             _ if info.algorithm.algorithm.to_id_string() == ED25519 => Self { kind: "Ed25519", bits: 256 },
             _ => Self { kind: "unknown", bits: 0 },
         }
@@ -107,6 +108,13 @@ impl Certificate {
         }
     }
 
+    /// Reads all certificates of PEM text; there may be none.
+    pub fn all_from_pem(pem: &[u8]) -> Result<Vec<Self>, Error> {
+        CertificateDer::pem_slice_iter(pem)
+            .map(|der| Self::from_der(&der.map_err(|e| Error::Malformed(e.to_string()))?))
+            .collect()
+    }
+
     /// The certificate as PEM text.
     pub fn to_pem(&self) -> String {
         use base64::Engine as _;
@@ -142,6 +150,12 @@ impl Certificate {
         (self.not_before..=self.not_after).contains(&now)
     }
 
+    /// When a part of its life is left: one in `fraction`.
+    pub fn near_end(&self, fraction: u32) -> Timestamp {
+        let life = Duration::try_from(self.not_after.duration_since(self.not_before)).unwrap_or_default();
+        self.not_after.saturating_sub(life / fraction.max(1)).unwrap_or(self.not_before)
+    }
+
     /// Whether the issuer's name is, byte for byte, the subject of `other`. No signature is checked.
     pub(super) fn issued_by(&self, other: &Self) -> bool {
         match (X509Certificate::from_der(&self.der), X509Certificate::from_der(&other.der)) {
@@ -164,7 +178,8 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-fn fingerprint(der: &[u8]) -> String {
+/// SHA-256 of a certificate in DER form, upper-case hex without separators, as the Go project writes it.
+pub fn fingerprint(der: &[u8]) -> String {
     hex(&Sha256::digest(der)).to_ascii_uppercase()
 }
 
@@ -269,6 +284,11 @@ fn der_string(value: &str) -> Vec<u8> {
     }
     der.extend_from_slice(value.as_bytes());
     der
+}
+
+/// The size of a curve whose points have coordinates of so many bits: they fill whole bytes.
+fn curve_bits(coordinate: usize) -> usize {
+    if coordinate == 528 { 521 } else { coordinate }
 }
 
 #[cfg(test)]

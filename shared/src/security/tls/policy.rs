@@ -52,6 +52,9 @@ pub enum ClientCertificate {
     None,
 }
 
+/// What a client without a certificate asks for in the handshake, in place of HTTP/2.
+pub(super) const JOIN: &[u8] = b"tiphys-join";
+
 /// Which HTTP versions are offered in the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Alpn {
@@ -62,6 +65,8 @@ pub enum Alpn {
     H2OrHttp1,
     /// HTTP/1.1 only.
     Http1,
+    /// A client that has no certificate yet, and wants one.
+    Join,
     /// None: what is spoken has no name in TLS.
     None,
 }
@@ -72,6 +77,7 @@ impl Alpn {
             Self::H2 => vec![b"h2".to_vec()],
             Self::H2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
             Self::Http1 => vec![b"http/1.1".to_vec()],
+            Self::Join => vec![JOIN.to_vec()],
             Self::None => Vec::new(),
         }
     }
@@ -91,6 +97,9 @@ pub struct Policy {
     pub client_certificate: ClientCertificate,
     /// Which HTTP versions are offered.
     pub alpn: Alpn,
+    /// Only looked at by servers: clients that offer [`Alpn::Join`] are let in without a certificate, to where they can get
+    /// one.
+    pub enrolment: bool,
 }
 
 impl Default for Policy {
@@ -101,6 +110,7 @@ impl Default for Policy {
             cipher_suites: Vec::new(),
             client_certificate: ClientCertificate::None,
             alpn: Alpn::H2,
+            enrolment: false,
         }
     }
 }

@@ -7,7 +7,8 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use sha2::{Digest as _, Sha256};
 
-use super::{Error, load};
+use super::Error;
+use super::keys::public_half;
 use crate::security::secret::Secret;
 
 /// What can be told of a signing key.
@@ -24,7 +25,7 @@ pub struct KeyFacts {
 /// # Errors
 /// [`Error::Key`] if it cannot.
 pub fn inspect_key(key: &Secret) -> Result<KeyFacts, Error> {
-    let (_, jwk, _) = load(key)?;
+    let jwk = public_half(key)?;
     let bits = match &jwk.algorithm {
         jsonwebtoken::jwk::AlgorithmParameters::RSA(parameters) => modulus_bits(&parameters.n),
         _ => None,

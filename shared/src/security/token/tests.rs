@@ -2,6 +2,7 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use jsonwebtoken::EncodingKey;
 use serde_json::{Value, json};
 
 use super::*;
@@ -190,14 +191,41 @@ fn a_subject_that_names_no_agent_is_refused() {
 fn after_a_rotation_old_tokens_stay_good_and_new_ones_have_the_new_key() {
     let issuer = issuer();
     let old = issuer.issue(&subject(), now()).unwrap().access;
-    issuer.rotate(other_key()).unwrap();
-    issuer.rotate(other_key()).unwrap();
+    let rotations = issuer.rotations();
+    issuer.rotate(other_key(), now()).unwrap();
+    issuer.rotate(other_key(), now()).unwrap();
+    assert_eq!(*rotations.borrow(), 1, "the same key again is no rotation");
     issuer.verify_access(&old, now()).unwrap();
     let new = issuer.issue(&subject(), now()).unwrap().access;
     Issuer::from_pem(other_key()).unwrap().verify_access(&new, now()).unwrap();
     issuer.verify_access(&new, now()).unwrap();
-    assert!(issuer.rotate(&Secret::from("rubbish")).is_err());
+    assert!(issuer.rotate(&Secret::from("rubbish"), now()).is_err());
     issuer.verify_access(&new, now()).unwrap();
+}
+
+#[test]
+fn a_replaced_key_is_believed_as_long_as_its_tokens_may_live_and_no_longer() {
+    let issuer = issuer();
+    let lasting = issuer.issue_resource_proxy(&subject().agent, now()).unwrap();
+    issuer.rotate(other_key(), now()).unwrap();
+    let late = now() + REFRESH_LIFETIME - Duration::from_secs(1);
+    issuer.verify_resource_proxy(&lasting, late).unwrap();
+    // A further rotation does not make it live longer.
+    issuer.rotate(other_key(), late).unwrap();
+    let over = now() + REFRESH_LIFETIME;
+    assert_eq!(issuer.verify_resource_proxy(&lasting, over), Err(Error::Signature));
+}
+
+#[test]
+fn further_keys_of_the_text_are_believed_and_do_not_sign() {
+    let old = issuer().issue(&subject(), now()).unwrap().access;
+    let both = format!("{}\n{}", other_key().expose_str().unwrap(), key().expose_str().unwrap());
+    let issuer = Issuer::from_pem(&Secret::from(both)).unwrap();
+    issuer.verify_access(&old, now()).unwrap();
+    let new = issuer.issue(&subject(), now()).unwrap().access;
+    let header = jsonwebtoken::decode_header(&new).unwrap();
+    assert!(header.kid.is_some());
+    Issuer::from_pem(other_key()).unwrap().verify_access(&new, now()).unwrap();
 }
 
 #[test]

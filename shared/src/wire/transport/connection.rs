@@ -8,9 +8,12 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use crate::security::blocklist::Pass;
 use crate::security::pki;
 
 /// Who is at the other end of a connection: an extension of every request that comes over it.
@@ -22,11 +25,28 @@ pub struct Peer {
     pub certificate: Option<Arc<pki::Certificate>>,
 }
 
-/// An accepted connection.
+/// An accepted connection. It breaks when its client certificate is blocked.
 #[derive(Debug)]
 pub struct Connection {
     stream: Stream,
     peer: Peer,
+    pass: Option<Admitted>,
+    /// The peer has no certificate and wants one: it may do nothing else.
+    enrolment: bool,
+    /// Its place among those that may be open.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+/// A connection whose certificate is not blocked yet.
+struct Admitted {
+    pass: Pass,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl std::fmt::Debug for Admitted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.pass.fmt(f)
+    }
 }
 
 #[derive(Debug)]
@@ -38,16 +58,47 @@ enum Stream {
 impl Connection {
     pub(super) fn plain(stream: TcpStream, address: SocketAddr) -> Self {
         let peer = Peer { address: Some(address), certificate: None };
-        Self { stream: Stream::Plain(stream), peer }
+        Self { stream: Stream::Plain(stream), peer, pass: None, enrolment: false, _place: None }
     }
 
     pub(super) fn tls(
         stream: TlsStream<TcpStream>,
         address: SocketAddr,
         certificate: Option<pki::Certificate>,
+        pass: Option<Pass>,
     ) -> Self {
         let peer = Peer { address: Some(address), certificate: certificate.map(Arc::new) };
-        Self { stream: Stream::Tls(Box::new(stream)), peer }
+        let pass = pass.map(|pass| {
+            let cut = Box::pin(pass.cut().clone().cancelled_owned());
+            Admitted { pass, cut }
+        });
+        Self { stream: Stream::Tls(Box::new(stream)), peer, pass, enrolment: false, _place: None }
+    }
+
+    /// One whose peer has no certificate and wants one.
+    pub(super) fn enrolment(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
+        Self { enrolment: true, ..Self::tls(stream, address, None, None) }
+    }
+
+    /// Whether the peer has no certificate and wants one: it may do nothing else.
+    pub fn is_enrolment(&self) -> bool {
+        self.enrolment
+    }
+
+    /// The same, with a place that is given back when it ends.
+    pub fn holding(self, place: OwnedSemaphorePermit) -> Self {
+        Self { _place: Some(place), ..self }
+    }
+
+    fn refusal() -> io::Error {
+        io::Error::new(io::ErrorKind::ConnectionAborted, "the client certificate has been revoked")
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match &self.pass {
+            Some(admitted) if admitted.pass.cut().is_cancelled() => Err(Self::refusal()),
+            _ => Ok(()),
+        }
     }
 
     /// Who is at the other end.
@@ -70,6 +121,11 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(admitted) = &mut self.pass
+            && admitted.cut.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(Self::refusal()));
+        }
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -79,6 +135,7 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -90,6 +147,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check()?;
         match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),

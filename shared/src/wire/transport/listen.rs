@@ -11,10 +11,13 @@ use std::time::Duration;
 
 use futures::Stream;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::connection::Connection;
 use crate::security::pki;
@@ -27,6 +30,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// hours, and nothing else tells that whoever opened it has vanished.
 const KEEPALIVE: TcpKeepalive =
     TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(15));
+/// How long a peer that was refused gets to hear of it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Told of connections that came to nothing.
 pub type OnFailure = Arc<dyn Fn(&HandshakeFailure) + Send + Sync>;
@@ -87,6 +92,9 @@ pub enum HandshakeError {
     /// The peer's certificate is not good.
     #[error("peer's certificate was refused: {0}")]
     BadCertificate(String),
+    /// The peer's certificate is on the blocklist.
+    #[error("peer's certificate has been revoked")]
+    Revoked,
     /// The peer does not like us.
     #[error("peer refused the handshake: {0:?}")]
     Refused(rustls::AlertDescription),
@@ -105,6 +113,7 @@ impl HandshakeError {
             Self::NotTls(_) => "not-tls",
             Self::NoCertificate => "no-certificate",
             Self::BadCertificate(_) => "bad-certificate",
+            Self::Revoked => "revoked",
             Self::Refused(_) => "refused",
             Self::Tls(_) => "tls",
         }
@@ -113,6 +122,7 @@ impl HandshakeError {
     fn classify(error: io::Error) -> Self {
         match error.downcast::<rustls::Error>() {
             Ok(rustls::Error::NoCertificatesPresented) => Self::NoCertificate,
+            Ok(rustls::Error::InvalidCertificate(rustls::CertificateError::Revoked)) => Self::Revoked,
             Ok(rustls::Error::InvalidCertificate(reason)) => Self::BadCertificate(reason.to_string()),
             Ok(e @ rustls::Error::InvalidMessage(_)) => Self::NotTls(e),
             Ok(rustls::Error::AlertReceived(alert)) => Self::Refused(alert),
@@ -129,6 +139,7 @@ pub struct Incoming {
     limits: Limits,
     handshakes: JoinSet<Result<Connection, HandshakeFailure>>,
     pause: Option<Pin<Box<Sleep>>>,
+    enrolments: Option<mpsc::Sender<Connection>>,
 }
 
 /// Accepts connections from `listener`, with TLS when there is a `tls`, for tonic's `serve_with_incoming`.
@@ -137,10 +148,27 @@ pub struct Incoming {
 /// certificates that are current when it starts. A connection that fails is logged and reported, and never ends
 /// the stream: the stream has no end and no errors. Dropping it aborts the handshakes under way.
 pub fn listen(listener: TcpListener, tls: Option<ServerTls>, limits: Limits) -> Incoming {
-    Incoming { listener, tls, limits, handshakes: JoinSet::new(), pause: None }
+    Incoming { listener, tls, limits, handshakes: JoinSet::new(), pause: None, enrolments: None }
 }
 
 impl Incoming {
+    /// Sends connections of peers that have no certificate and want one another way. Without that they are refused.
+    pub fn diverting(self, enrolments: mpsc::Sender<Connection>) -> Self {
+        Self { enrolments: Some(enrolments), ..self }
+    }
+
+    /// Sends a connection its way; what is to be served here is returned.
+    fn divert(&self, connection: Connection) -> Option<Connection> {
+        if !connection.is_enrolment() {
+            return Some(connection);
+        }
+        let sent = self.enrolments.as_ref().is_some_and(|to| to.try_send(connection).is_ok());
+        if !sent {
+            tracing::warn!("a join request was turned away: there are too many at once, or none are taken");
+        }
+        None
+    }
+
     fn report(&self, failure: &HandshakeFailure) {
         let address = failure.address.map(tracing::field::display);
         tracing::warn!(
@@ -157,7 +185,11 @@ impl Incoming {
     fn poll_handshakes(&mut self, cx: &mut Context<'_>) -> Poll<Connection> {
         loop {
             match ready!(self.handshakes.poll_join_next(cx)) {
-                Some(Ok(Ok(connection))) => return Poll::Ready(connection),
+                Some(Ok(Ok(connection))) => {
+                    if let Some(connection) = self.divert(connection) {
+                        return Poll::Ready(connection);
+                    }
+                }
                 Some(Ok(Err(failure))) => self.report(&failure),
                 // Only a panic gets here; the runtime has printed it, and it cost one connection.
                 Some(Err(error)) => tracing::error!(%error, "tls handshake ended abnormally"),
@@ -219,9 +251,8 @@ impl Stream for Incoming {
             match &this.tls {
                 None => return Poll::Ready(Some(Ok(Connection::plain(stream, address)))),
                 Some(tls) => {
-                    let acceptor = TlsAcceptor::from(tls.current());
                     this.handshakes.spawn(handshake(
-                        acceptor,
+                        tls.clone(),
                         stream,
                         address,
                         this.limits.handshake_timeout,
@@ -233,23 +264,66 @@ impl Stream for Incoming {
 }
 
 async fn handshake(
-    acceptor: TlsAcceptor,
+    tls: ServerTls,
     stream: TcpStream,
     address: SocketAddr,
     timeout: Duration,
 ) -> Result<Connection, HandshakeFailure> {
     let fail = |error| HandshakeFailure { address: Some(address), error };
-    let stream = match tokio::time::timeout(timeout, acceptor.accept(stream)).await {
+    let (stream, enrolment) = match tokio::time::timeout(timeout, shake_hands(&tls, stream)).await {
         Err(_) => return Err(fail(HandshakeError::Timeout(timeout))),
         Ok(Err(error)) => return Err(fail(HandshakeError::classify(error))),
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(shaken)) => shaken,
     };
+    if enrolment {
+        return Ok(Connection::enrolment(stream, address));
+    }
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let certificate = leaf
         .map(|der| pki::Certificate::from_der(der))
         .transpose()
         .map_err(|e| fail(HandshakeError::BadCertificate(e.to_string())))?;
-    Ok(Connection::tls(stream, address, certificate))
+    let pass = certificate
+        .as_ref()
+        .map(|certificate| tls.blocklist().admit(&certificate.fingerprint))
+        .transpose()
+        .map_err(|_| fail(HandshakeError::Revoked))?;
+    Ok(Connection::tls(stream, address, certificate, pass))
+}
+
+/// Shakes hands. Tells, too, whether the peer is one without a certificate that wants one.
+async fn shake_hands(tls: &ServerTls, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, bool)> {
+    let (accept, is_enrolment) = match tls.enrolment() {
+        None => (TlsAcceptor::from(tls.current()).accept(stream), false),
+        Some(enrolment) => {
+            let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+            if ServerTls::wants_enrolment(&begun.client_hello()) {
+                (begun.into_stream(enrolment), true)
+            } else {
+                (begun.into_stream(tls.current()), false)
+            }
+        }
+    };
+    match accept.into_fallible().await {
+        Ok(stream) => Ok((stream, is_enrolment)),
+        Err((error, stream)) => {
+            let_hear(stream).await;
+            Err(error)
+        }
+    }
+}
+
+/// Lets a peer read why it was refused. With TLS 1.3 it has sent its first request already: closing the connection before
+/// that is read would throw away the alert that is on its way.
+async fn let_hear(mut stream: TcpStream) {
+    let mut unread = [0; 1024];
+    let hang_up = async {
+        stream.shutdown().await?;
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    // However it ends, the connection is over.
+    _ = tokio::time::timeout(LINGER, hang_up).await;
 }
 
 #[cfg(test)]

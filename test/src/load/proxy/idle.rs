@@ -158,7 +158,7 @@ impl Command {
             self.0.read_exact(&mut message).await?;
             match (kind & 0xf, message.split_first()) {
                 // Channels begin with a message that is empty.
-                (1 | 2, Some((1, text))) if text.is_empty() => {}
+                (1 | 2, Some((1, []))) => {}
                 (1 | 2, Some((1, text))) => return Ok(text.to_vec()),
                 (1 | 2, Some((_, []))) => {}
                 (9 | 10, _) => {}

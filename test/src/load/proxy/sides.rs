@@ -177,6 +177,7 @@ async fn principal(config: kube::Config, folder: &Path) -> anyhow::Result<()> {
             tls: ServerTls::new(&material, tls::Policy { alpn: Alpn::H2OrHttp1, ..tls::Policy::mutual() })?,
             operators: Vec::new(),
         }),
+        onboarding: tiphys_principal::Onboarding::default(),
         redis_proxy: None,
         web: None,
         traces: Default::default(),

@@ -48,6 +48,7 @@ const KNOWN: &[Known] = &[
     known("a_definition_serves_its_kind_until_it_goes", "customresourcedefinitions", "/body/status"),
     // Details of refusals.
     known("random", "PUT cm", "/body/message"),
+    known("random", "PUT gadgets", "/body/message"),
     known("random", "PATCH cm", "/body/message"),
     known("status_is_written_through_its_subresource_only", "gadgets/g/status", "/body/details"),
     known("status_is_written_through_its_subresource_only", "gadgets/g/status", "/body/message"),

@@ -47,6 +47,7 @@ async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobo
         client_cert_subject_match: false,
         issuer: Issuer::generate(2048).unwrap().0,
         proxy: None,
+        onboarding: tiphys_principal::Onboarding::default(),
         redis_proxy: None,
         web: None,
         traces: Default::default(),

@@ -100,6 +100,12 @@ async fn next(body: &mut Body) -> Option<Result<Bytes, kube::Error>> {
     Some(frame.map(|frame| frame.into_data().unwrap()))
 }
 
+/// What is refused before it was read is cut off, too, and that may be what is heard first.
+#[track_caller]
+fn assert_refused(refusal: Code, code: Code) {
+    assert!([code, Code::Cancelled].contains(&refusal), "{refusal:?} instead of {code:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logs_of_a_go_agent_pass_as_they_come() {
     let (fleet, mut edge, _evil) = go_agents().await;
@@ -235,17 +241,17 @@ async fn only_the_agent_that_was_asked_can_open_a_stream_for_the_answer() {
         {
             let (say, sent) = who.log(&asked.uuid);
             _ = say.send(piece(&asked.uuid, "evil")).await;
-            assert_eq!(sent.await.unwrap().unwrap_err().code(), code);
+            assert_refused(sent.await.unwrap().unwrap_err().code(), code);
             assert_eq!(who.terminal(&asked.uuid).await.unwrap_err().code(), code);
         }
         for uuid in ["", "another"] {
-            assert_eq!(opener.log(uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
+            assert_refused(opener.log(uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
         }
         // A log is no terminal.
         assert_eq!(opener.terminal(&asked.uuid).await.unwrap_err().code(), Code::NotFound);
         let (say, sent) = opener.log(&asked.uuid);
         // Nobody waits for a second one.
-        assert_eq!(opener.log(&asked.uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
+        assert_refused(opener.log(&asked.uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
         say.send(piece(&asked.uuid, "edge")).await.unwrap();
         say.send(LogStreamData { eof: true, ..piece(&asked.uuid, "") }).await.unwrap();
         sent.await.unwrap().unwrap();
@@ -400,7 +406,7 @@ async fn a_terminal_is_neither_stolen_nor_opened_in_another_way() {
     let opening = async {
         let asked = hear_terminal(&mut edge).await;
         assert_eq!(others.terminal(&asked.uuid).await.unwrap_err().code(), Code::NotFound);
-        assert_eq!(opener.log(&asked.uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
+        assert_refused(opener.log(&asked.uuid).1.await.unwrap().unwrap_err().code(), Code::NotFound);
         let (say, told) = opener.terminal(&asked.uuid).await.unwrap();
         let strange = TerminalStreamData {
             request_uuid: "another".into(),

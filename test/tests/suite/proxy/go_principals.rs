@@ -172,8 +172,7 @@ async fn a_go_principal_gets_logs_until_they_end_or_nobody_reads_them() {
     // With the session all ends.
     drop(principal);
     backend.ended.acquire().await.unwrap().forget();
-    // Half of a log is not said to be all of it. (A server made with tonic sees no other difference.)
-    assert_eq!(messages.message().await.ok().flatten(), None);
+    assert!(!matches!(messages.message().await, Ok(Some(_))));
     drop(end);
 }
 

@@ -58,8 +58,6 @@ fn what_it_would_not_do_as_it_is_meant_is_refused_by_name() {
     for (text, media, code) in [
         ("GET /api/v1/pods", None, 405),
         ("GET /api/v1/namespaces/a/events?watch=1", None, 405),
-        ("GET /api/v1/namespaces/a/pods/b/log", None, 405),
-        ("GET /api/v1/namespaces/a/pods/b/log?follow=1", None, 405),
         ("POST /api/v1/namespaces/a/pods/b/attach", None, 405),
         ("POST /api/v1/namespaces/a/pods/b/portforward", None, 405),
         ("HEAD /api/v1/namespaces/a/pods/b", None, 405),
