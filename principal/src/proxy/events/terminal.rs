@@ -43,6 +43,9 @@ use crate::agents::Agent;
 
 /// Largest piece of input. A Go agent takes no more of one than fits into its buffer, of which this is a half.
 const PIECE: usize = 16 << 10;
+/// How long a command is given to read its input before it is told that there is no more: a Go agent drops what was not read
+/// until then.
+const READ: Duration = Duration::from_secs(2);
 /// How long a client may take to hear how the command ended.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -268,6 +271,7 @@ impl Input<'_> {
                     if is_open && self.version == Version::V5 && Channel::Stdin.is_ended_by(&data) =>
                 {
                     is_open = false;
+                    tokio::time::sleep(READ).await;
                     self.say(TerminalStreamData { eof: true, ..named }).await;
                 }
                 // Nobody listens to it.
