@@ -21,7 +21,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::connection::Connection;
 use crate::security::pki;
-use crate::security::tls::ServerTls;
+use crate::security::tls::{ReadAhead, ServerTls};
 
 /// How long to wait when the process has no file descriptors left: accepting would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -270,11 +270,12 @@ async fn handshake(
     timeout: Duration,
 ) -> Result<Connection, HandshakeFailure> {
     let fail = |error| HandshakeFailure { address: Some(address), error };
-    let (stream, enrolment) = match tokio::time::timeout(timeout, shake_hands(&tls, stream)).await {
-        Err(_) => return Err(fail(HandshakeError::Timeout(timeout))),
-        Ok(Err(error)) => return Err(fail(HandshakeError::classify(error))),
-        Ok(Ok(shaken)) => shaken,
-    };
+    let (stream, enrolment) =
+        match tokio::time::timeout(timeout, shake_hands(&tls, ReadAhead::new(stream))).await {
+            Err(_) => return Err(fail(HandshakeError::Timeout(timeout))),
+            Ok(Err(error)) => return Err(fail(HandshakeError::classify(error))),
+            Ok(Ok(shaken)) => shaken,
+        };
     if enrolment {
         return Ok(Connection::enrolment(stream, address));
     }
@@ -292,7 +293,10 @@ async fn handshake(
 }
 
 /// Shakes hands. Tells, too, whether the peer is one without a certificate that wants one.
-async fn shake_hands(tls: &ServerTls, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, bool)> {
+async fn shake_hands(
+    tls: &ServerTls,
+    stream: ReadAhead<TcpStream>,
+) -> io::Result<(TlsStream<ReadAhead<TcpStream>>, bool)> {
     let (accept, is_enrolment) = match tls.enrolment() {
         None => (TlsAcceptor::from(tls.current()).accept(stream), false),
         Some(enrolment) => {
@@ -315,7 +319,7 @@ async fn shake_hands(tls: &ServerTls, stream: TcpStream) -> io::Result<(TlsStrea
 
 /// Lets a peer read why it was refused. With TLS 1.3 it has sent its first request already: closing the connection before
 /// that is read would throw away the alert that is on its way.
-async fn let_hear(mut stream: TcpStream) {
+async fn let_hear(mut stream: ReadAhead<TcpStream>) {
     let mut unread = [0; 1024];
     let hang_up = async {
         stream.shutdown().await?;
