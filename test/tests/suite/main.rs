@@ -14,6 +14,7 @@ mod proxy;
 mod raw;
 mod redis_proxy;
 mod redis_server;
+mod rotation;
 mod simulation;
 mod symptoms;
 mod traces;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::failure::Error;
+use super::failure::{CONNECTING, Error};
 use crate::security::tls::{ClientTls, ReadAhead};
 
 /// Whom to dial, and how.
@@ -121,7 +121,7 @@ pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
     let endpoint = options.endpoint()?;
     let late = |during| Error::Timeout { target: target.clone(), during, after: options.connect_timeout };
 
-    let tcp = timeout_at(deadline, connect(options, &target)).await.map_err(|_| late("connecting"))??;
+    let tcp = timeout_at(deadline, connect(options, &target)).await.map_err(|_| late(CONNECTING))??;
     if let Err(source) = tcp.set_nodelay(true) {
         return Err(Error::Network { target, source });
     }

@@ -95,6 +95,9 @@ pub enum HandshakeError {
     /// The peer's certificate is on the blocklist.
     #[error("peer's certificate has been revoked")]
     Revoked,
+    /// The peer wants a certificate, as too many others do at this moment. It may come again.
+    #[error("peer was turned away: too many want to join at this moment")]
+    TurnedAway,
     /// The peer does not like us.
     #[error("peer refused the handshake: {0:?}")]
     Refused(rustls::AlertDescription),
@@ -114,6 +117,7 @@ impl HandshakeError {
             Self::NoCertificate => "no-certificate",
             Self::BadCertificate(_) => "bad-certificate",
             Self::Revoked => "revoked",
+            Self::TurnedAway => "turned-away",
             Self::Refused(_) => "refused",
             Self::Tls(_) => "tls",
         }
@@ -152,7 +156,8 @@ pub fn listen(listener: TcpListener, tls: Option<ServerTls>, limits: Limits) -> 
 }
 
 impl Incoming {
-    /// Sends connections of peers that have no certificate and want one another way. Without that they are refused.
+    /// Sends connections of peers that have no certificate and want one another way. Without that they are refused, and so are
+    /// those for whom there is no room.
     pub fn diverting(self, enrolments: mpsc::Sender<Connection>) -> Self {
         Self { enrolments: Some(enrolments), ..self }
     }
@@ -162,9 +167,10 @@ impl Incoming {
         if !connection.is_enrolment() {
             return Some(connection);
         }
+        let address = connection.peer().address;
         let sent = self.enrolments.as_ref().is_some_and(|to| to.try_send(connection).is_ok());
         if !sent {
-            tracing::warn!("a join request was turned away: there are too many at once, or none are taken");
+            self.report(&HandshakeFailure { address, error: HandshakeError::TurnedAway });
         }
         None
     }

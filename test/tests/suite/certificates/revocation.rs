@@ -18,7 +18,7 @@ async fn a_revoked_agent_is_cut_off_and_kept_out_until_it_is_unblocked() {
     let (doomed, spared) = (certificate("doomed"), certificate("spared"));
     let other = stage.agent(stage.known_cluster("spared", &spared).await).await;
     let edge = stage.agent(stage.known_cluster("doomed", &doomed).await).await;
-    let maps: Api<ConfigMap> = Api::namespaced(stage.control.cluster.client(), NAMESPACE);
+    let maps: Api<ConfigMap> = Api::namespaced(stage.control.client(), NAMESPACE);
     let fingerprint = doomed.leaf().unwrap().unwrap().fingerprint.to_lowercase();
     // One that nobody has, and one that is none, stand in nobody's way.
     let map = json!({"metadata": {"name": NAME}, "data": {"ab".repeat(32): "lost", "rubbish": ""}});
