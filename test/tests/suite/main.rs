@@ -17,4 +17,5 @@ mod redis_server;
 mod simulation;
 mod symptoms;
 mod traces;
+mod transports;
 mod web;
