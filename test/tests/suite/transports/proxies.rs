@@ -45,7 +45,7 @@ impl ConnectProxy {
     }
 
     /// The environment of somebody who uses it.
-    fn environment(&self, user: &str, no: &str) -> impl Fn(&str) -> Option<String> {
+    fn environment(&self, user: &str, no: &str) -> impl Fn(&str) -> Option<String> + use<> {
         let (url, no) = (format!("http://{user}{}", self.url), no.to_owned());
         move |name| match name {
             "HTTPS_PROXY" => Some(url.clone()),
