@@ -21,14 +21,13 @@ use tiphys_shared::security::passwords::{Credentials, Error as CredentialsError}
 use tiphys_shared::security::pki::Certificate;
 use tiphys_shared::security::tls::ClientTls;
 use tiphys_shared::security::token;
-use tiphys_shared::wire::transport::{self, DialOptions};
+use tiphys_shared::wire::transport::{self, Channel, DialOptions};
 use tiphys_shared::wire::{pump, tunnel};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 pub use self::answers::Answers;
@@ -88,6 +87,14 @@ impl Error {
             Self::Renewed => "renewed",
             Self::BadToken => "bad-token",
         }
+    }
+}
+
+/// Why a call came to nothing: over WebSocket each has a connection of its own, which may be the reason.
+fn refused(status: Status) -> Error {
+    match transport::Error::behind(&status) {
+        Some(error) => Error::Dial(error),
+        None => Error::Refused(Box::new(status)),
     }
 }
 
@@ -290,7 +297,7 @@ impl Link for Grpc {
         let channel = transport::dial(&self.dial).await?;
         let answer = self.authenticate(mode, channel.clone()).await?;
 
-        let limit = self.max_message_size;
+        let limit = channel.largest_message(self.max_message_size);
         let mut client = EventStreamClient::new(channel)
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit)
@@ -343,7 +350,7 @@ impl Link for Grpc {
         let mut client = TunnelClient::new(channel);
         let opened = tokio::time::timeout(PATIENCE, client.open(request)).await;
         let response = opened.map_err(|_| Error::TimedOut)?;
-        let incoming = response.map_err(|status| Error::Refused(Box::new(status)))?.into_inner();
+        let incoming = response.map_err(refused)?.into_inner();
         Ok(tunnel::ByteStream::new(incoming, outgoing))
     }
 
@@ -406,7 +413,7 @@ impl Grpc {
         let answer = tokio::time::timeout(PATIENCE, client.authenticate(request))
             .await
             .map_err(|_| Error::TimedOut)?;
-        Ok(answer.map_err(|status| Error::Refused(Box::new(status)))?.into_inner())
+        Ok(answer.map_err(refused)?.into_inner())
     }
 }
 

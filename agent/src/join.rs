@@ -18,9 +18,9 @@ use tiphys_shared::process::backoff::{Backoff, Schedule};
 use tiphys_shared::security::join_token::{self, JoinToken};
 use tiphys_shared::security::pki::{self, Certificate, Request};
 use tiphys_shared::security::tls::{self, Alpn, ClientTls, Material, Policy, Version};
-use tiphys_shared::wire::transport::{self, DialOptions};
+use tiphys_shared::wire::transport::proxy::{BadProxy, Proxy};
+use tiphys_shared::wire::transport::{self, Channel, DialOptions};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 /// The Secret with the agent's certificate and key, as upstream names it.
@@ -47,6 +47,14 @@ pub enum Error {
     /// The principal cannot be reached.
     #[error(transparent)]
     Dial(#[from] transport::Error),
+    /// The environment names a proxy that is none.
+    #[error("the environment variable {variable} cannot be used: {source}")]
+    Proxy {
+        /// Which.
+        variable: &'static str,
+        /// What is wrong with it.
+        source: BadProxy,
+    },
     /// It can be, and does not let anybody join.
     #[error(
         "{target} takes no join requests: it is not a Tiphys principal, runs with --enable-join false, or something in \
@@ -210,11 +218,13 @@ async fn client(
 ) -> Result<JoinClient<Channel>, Error> {
     let policy = Policy { alpn: Alpn::Join, min_version: Version::Tls12, ..Policy::default() };
     let tls = ClientTls::new(material, policy, anybody)?;
-    let channel =
-        transport::dial(&DialOptions::new(host, port, Some(tls))).await.map_err(|error| match error {
-            transport::Error::NotHttp2 { target } => Error::NotOffered { target },
-            other => Error::Dial(other),
-        })?;
+    let mut dial = DialOptions::new(host, port, Some(tls));
+    dial.proxy = Proxy::find(|name| std::env::var(name).ok(), host, port)
+        .map_err(|(variable, source)| Error::Proxy { variable, source })?;
+    let channel = transport::dial(&dial).await.map_err(|error| match error {
+        transport::Error::NotHttp2 { target } => Error::NotOffered { target },
+        other => Error::Dial(other),
+    })?;
     Ok(JoinClient::new(channel).max_decoding_message_size(ANSWER))
 }
 

@@ -14,15 +14,18 @@ use tiphys_shared::protocol::ownership::{AdoptionPolicy, MismatchPolicy, Policy}
 use tiphys_shared::redis;
 use tiphys_shared::security::passwords::{self, Credentials};
 use tiphys_shared::security::tls::{Policy as TlsPolicy, Version};
+use tiphys_shared::wire::transport::proxy::Proxy;
 
 mod compatibility;
 pub(crate) mod proxy;
 mod traces;
+mod transport;
 
 use compatibility::Compatibility;
 use proxy::ProxyOptions;
 pub use proxy::{PolicySource, ProxySettings};
 use traces::TraceOptions;
+use transport::TransportOptions;
 
 /// The agent's options as they are given.
 #[derive(Debug, Clone, Args)]
@@ -31,6 +34,8 @@ pub struct Options {
     config: ConfigFile,
     #[command(flatten)]
     connection: ConnectionOptions,
+    #[command(flatten)]
+    transport: TransportOptions,
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
@@ -263,6 +268,10 @@ pub struct Settings {
     pub server: HostPort,
     /// How the connection is protected.
     pub transport: Transport,
+    /// Over WebSocket instead of HTTP/2?
+    pub websocket: bool,
+    /// The proxy that it leads through, if there is one.
+    pub via: Option<Proxy>,
     /// How this agent proves who it is.
     pub credentials: Credentials,
     /// Who owns the applications.
@@ -366,6 +375,10 @@ impl Options {
                 "leave out --insecure-plaintext, or use --creds header behind a service mesh",
             );
         }
+        let via = match &connection {
+            Some((server, _)) => problems.keep(transport::proxy(server, |name| std::env::var(name).ok())),
+            None => Some(None),
+        };
         let allowed_namespaces = problems.absorb(self.applications.check());
         if self.applications.destination_based_mapping
             && connection.as_ref().is_some_and(|(_, mode)| *mode == Mode::Autonomous)
@@ -391,6 +404,7 @@ impl Options {
             Some((server, mode)),
             Some(credentials),
             Some(transport),
+            Some(via),
             Some(allowed_namespaces),
             Some(access),
             Some(redis),
@@ -402,6 +416,7 @@ impl Options {
             connection,
             credentials,
             transport,
+            via,
             allowed_namespaces,
             access,
             redis,
@@ -417,6 +432,8 @@ impl Options {
         Ok(Settings {
             server,
             transport,
+            websocket: self.transport.enable_websocket,
+            via,
             credentials,
             mode,
             keepalive_interval: interval(self.connection.keep_alive_ping_interval),

@@ -66,6 +66,11 @@ pub async fn prepare(
     let certificates = tls.clone().map(|tls| ("client", ask(tls)));
     metrics::expiry(&registry, certificates.into_iter().collect()).map_err(twice)?;
     let mut dial = DialOptions::new(settings.server.host.clone(), settings.server.port, tls);
+    dial.websocket = settings.websocket;
+    dial.proxy = settings.via.clone();
+    if let Some(proxy) = &dial.proxy {
+        tracing::info!(%proxy, "the principal is reached through the proxy of HTTPS_PROXY");
+    }
     dial.keepalive_interval = settings.keepalive_interval.or(dial.keepalive_interval);
     if let (Transport::Tls { identity: KeyPair::Secret(name), .. }, Some(tls)) =
         (&settings.transport, dial.tls.clone())

@@ -2,6 +2,7 @@
 
 pub(crate) mod answers;
 pub(crate) mod auth;
+pub(crate) mod connections;
 pub(crate) mod event_stream;
 pub(crate) mod gate;
 pub(crate) mod tunnel;

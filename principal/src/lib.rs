@@ -40,6 +40,7 @@ pub use agents::AgentStatus;
 pub use cluster_view::ClusterViewConfig;
 pub use control_plane::{ControlPlane, ControlPlaneConfig};
 pub use enrolment::EnrolmentConfig;
+pub use grpc::connections::Connections;
 pub use metrics::describe as metrics;
 pub use proxy::{Operator, ProxyConfig};
 pub use redis_proxy::RedisProxyConfig;

@@ -18,6 +18,7 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 
 mod authentication;
 mod compatibility;
+mod connections;
 mod embedded;
 mod onboarding;
 mod proxy;
@@ -25,7 +26,9 @@ mod redis_proxy;
 mod traces;
 mod web;
 
+use crate::Connections;
 use compatibility::Compatibility;
+use connections::ConnectionOptions;
 use embedded::EmbeddedOptions;
 pub use embedded::EmbeddedSettings;
 use onboarding::OnboardingOptions;
@@ -45,6 +48,8 @@ pub struct Options {
     config: ConfigFile,
     #[command(flatten)]
     server: ServerOptions,
+    #[command(flatten)]
+    connections: ConnectionOptions,
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
@@ -285,6 +290,8 @@ pub struct Settings {
     pub token_key: TokenKey,
     /// Largest gRPC message, in bytes.
     pub max_message_size: usize,
+    /// How agents may connect.
+    pub connections: Connections,
     /// The API server of the control plane, unless it is embedded.
     pub kubernetes: Access,
     /// Where the control plane's resources are kept, if not in Kubernetes.
@@ -478,6 +485,7 @@ impl Options {
             match_certificate_subject: self.tls.client_cert_subject_match,
             token_key,
             max_message_size: self.server.grpc_max_message_size as usize,
+            connections: self.connections.check(),
             kubernetes: access,
             embedded,
             namespace,

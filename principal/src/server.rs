@@ -19,13 +19,15 @@ use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::ServerTls;
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::traces::Traces;
-use tiphys_shared::wire::transport::{self, Limits};
+use tiphys_shared::wire::transport::websocket::WebSockets;
+use tiphys_shared::wire::transport::{self, Limits, OnFailure};
 use tiphys_shared::wire::tunnel::{LINK_FRAME, LINK_WINDOW};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::codec::CompressionEncoding;
+use tonic::service::Routes;
 
 use crate::Error;
 use crate::agents::{AgentStatus, Agents};
@@ -33,6 +35,7 @@ use crate::control_plane::{ControlPlane, ControlPlaneConfig};
 use crate::enrolment::{Enrolment, EnrolmentConfig};
 use crate::grpc::answers::{self, AnswerService};
 use crate::grpc::auth::AuthService;
+use crate::grpc::connections::{self, Connections, KEEPALIVE};
 use crate::grpc::event_stream::EventStreamService;
 use crate::grpc::gate::Gate;
 use crate::grpc::tunnel::TunnelService;
@@ -46,6 +49,9 @@ use crate::web::{self, Facts, Web, WebConfig};
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// Connections over HTTP/1.1 that have arrived, and wait for their turn.
+const ARRIVING: usize = 512;
+
 /// Everything that a principal needs, ready to be used.
 pub struct Config {
     /// What it serves.
@@ -54,6 +60,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// TLS, or plaintext without it.
     pub tls: Option<ServerTls>,
+    /// How agents may connect.
+    pub connections: Connections,
     /// How agents prove who they are.
     pub auth: AuthRule,
     /// The users, where the method is `userpass`.
@@ -297,17 +305,38 @@ impl Bound {
             .max_encoding_message_size(limit)
             .accept_compressed(CompressionEncoding::Gzip);
         let failures = metrics.handshake_failures.clone();
+        let on_failure: OnFailure = Arc::new(move |failure: &transport::HandshakeFailure| {
+            failures.with_label_values(&[failure.error.reason()]).inc();
+        });
         let limits = Limits {
-            on_failure: Some(Arc::new(move |failure: &transport::HandshakeFailure| {
-                failures.with_label_values(&[failure.error.reason()]).inc();
-            })),
+            on_failure: Some(Arc::clone(&on_failure)),
+            min_ping_interval: config.connections.min_ping_interval,
             ..Limits::default()
         };
+        let mut routes = Routes::builder();
+        routes
+            .add_service(AuthenticationServer::new(auth).max_decoding_message_size(64 * 1024))
+            .add_service(VersionServer::new(version))
+            .add_service(events)
+            .add_service(TunnelServer::new(tunnels))
+            .add_service(logs.accept_compressed(CompressionEncoding::Gzip))
+            .add_service(terminals.accept_compressed(CompressionEncoding::Gzip));
+        if let Some(renewal) = renewal {
+            routes.add_service(renewal);
+        }
+        let routes = routes.routes();
         let mut incoming = transport::listen(listener, config.tls.clone(), limits);
         if let Some(enrolment) = enrolment {
             let (sender, connections) = mpsc::channel(enrolment.waiting());
             incoming = incoming.diverting(sender);
             tasks.spawn(enrolment.serve(connections, watching.clone()));
+        }
+        if config.connections.websocket {
+            let (sender, connections) = mpsc::channel(ARRIVING);
+            incoming = incoming.with_websockets(sender);
+            let calls = connections::calls(routes.clone(), limit, Some(on_failure));
+            let websockets = WebSockets::new(calls, tasks.clone(), watching.clone());
+            tasks.spawn(websockets.serve(connections));
         }
         tasks.spawn(watch_fleet(Arc::clone(&agents), Arc::clone(&metrics), watching.clone()));
         if let (Some((listener, address)), Some(served)) = (proxy, config.proxy) {
@@ -326,18 +355,12 @@ impl Bound {
         ready.send_replace(true);
         let stop = cancel.clone();
         let served = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .http2_keepalive_interval(Some(KEEPALIVE.interval))
+            .http2_keepalive_timeout(Some(KEEPALIVE.timeout))
             .initial_stream_window_size(LINK_WINDOW)
             .initial_connection_window_size(LINK_WINDOW)
             .max_frame_size(LINK_FRAME)
-            .add_service(AuthenticationServer::new(auth).max_decoding_message_size(64 * 1024))
-            .add_service(VersionServer::new(version))
-            .add_service(events)
-            .add_service(TunnelServer::new(tunnels))
-            .add_optional_service(renewal)
-            .add_service(logs.accept_compressed(CompressionEncoding::Gzip))
-            .add_service(terminals.accept_compressed(CompressionEncoding::Gzip))
+            .add_routes(routes)
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
         // A peer that does not let go of its stream must not keep us.
         let deadline = async {

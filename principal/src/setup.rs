@@ -11,7 +11,7 @@ use tiphys_shared::security::blocklist::Blocklist;
 use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
-use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
+use tiphys_shared::security::tls::{Alpn, ClientCertificate, Material, Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::traces::{self, Traces};
 use tokio_util::sync::CancellationToken;
@@ -74,7 +74,8 @@ pub async fn prepare(
     let tls = match &settings.transport {
         Transport::Plaintext => Some(None),
         Transport::Tls { identity, roots, policy } => {
-            let policy = Policy { enrolment: onboarding.enrolment.is_some(), ..policy.clone() };
+            let alpn = if settings.connections.websocket { Alpn::H2OrHttp1 } else { policy.alpn };
+            let policy = Policy { enrolment: onboarding.enrolment.is_some(), alpn, ..policy.clone() };
             problems.keep(listeners.agents("server", identity, roots, policy).await).map(Some)
         }
     };
@@ -144,6 +145,7 @@ pub async fn prepare(
         },
         listen,
         tls,
+        connections: settings.connections.clone(),
         auth: settings.authentication.clone(),
         passwords,
         client_cert_subject_match: settings.match_certificate_subject,

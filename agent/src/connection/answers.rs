@@ -10,10 +10,10 @@ use tiphys_proto::log_stream::log_stream_service_client::LogStreamServiceClient;
 use tiphys_proto::log_stream::{LogStreamData, LogStreamResponse};
 use tiphys_proto::terminal_stream::TerminalStreamData;
 use tiphys_proto::terminal_stream::terminal_stream_service_client::TerminalStreamServiceClient;
+use tiphys_shared::wire::transport::Channel;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use super::Error;

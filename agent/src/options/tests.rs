@@ -91,7 +91,6 @@ fn every_mistake_is_reported_at_once() {
             "--label-selector=,",
             "--adoption-policy=maybe",
             "--namespace=Argo",
-            "--enable-websocket",
             "--agent-mode=both",
             "--metrics-port=8001",
         ],
@@ -100,7 +99,6 @@ fn every_mistake_is_reported_at_once() {
     let expected = [
         "--server-port: \"0x1\" is not a number",
         "--adoption-policy: \"maybe\" is not one of its values",
-        "--enable-websocket asks for something that this version does not have",
         "--metrics-port and --healthz-port are both 8001",
         "--server-address is missing: the principal to connect to",
         "--agent-mode: there is no mode \"both\"",
@@ -177,4 +175,32 @@ fn what_may_pass_is_chosen_by_one_option_and_a_file_for_the_list() {
         let found = given(line).unwrap_err();
         assert!(found.0.len() == 1 && found.0[0].what.ends_with(what), "{found}");
     }
+}
+
+#[test]
+fn the_way_to_the_principal_is_straight_and_over_http2_unless_somebody_says_otherwise() {
+    let plain = settings(&GOOD, &[]).unwrap();
+    assert!(!plain.websocket);
+    assert!(settings(&[&GOOD[..], &["--enable-websocket"]].concat(), &[]).unwrap().websocket);
+    assert!(settings(&GOOD, &[("ARGOCD_AGENT_ENABLE_WEBSOCKET", "true")]).unwrap().websocket);
+    let often = settings(&[&GOOD[..], &["--keep-alive-ping-interval=30s"]].concat(), &[]).unwrap();
+    assert_eq!(often.keepalive_interval, Some(Duration::from_secs(30)));
+}
+
+#[test]
+fn a_proxy_of_the_environment_that_is_none_is_named_and_not_shown() {
+    let server = HostPort::new("principal.example.com", 443).unwrap();
+    let through = |url: &'static str| {
+        transport::proxy(&server, move |name| (name == "https_proxy").then(|| url.to_owned()))
+    };
+    assert_eq!(
+        through("http://proxy.example.com:3128").unwrap().unwrap().to_string(),
+        "proxy.example.com:3128"
+    );
+    let problem = through("socks5://user:secret@proxy").unwrap_err();
+    assert!(
+        problem.what.contains("https_proxy") && problem.remedy.contains("http://HOST:PORT"),
+        "{problem:?}"
+    );
+    assert!(!format!("{problem:?}").contains("secret"));
 }

@@ -197,7 +197,7 @@ fn a_bad_line_among_the_users_is_named_by_its_number_and_not_shown() {
 
 #[test]
 fn features_that_are_not_here_are_refused_when_asked_for() {
-    for flag in ["--enable-websocket", "--pprof-port=6060", "--ha-enabled"] {
+    for flag in ["--pprof-port=6060", "--ha-enabled"] {
         let problems = settings(&[&GOOD[..], &[flag]].concat(), &[]).unwrap_err();
         assert!(problems.0[0].remedy.starts_with("leave out"), "{flag}: {problems}");
     }
@@ -239,4 +239,16 @@ fn a_principal_that_would_send_nothing_says_so() {
 #[test]
 fn the_command_is_well_formed() {
     prepare(Options::augment_args(Command::new("principal"))).debug_assert();
+}
+
+#[test]
+fn agents_connect_over_http2_and_ping_as_they_like_unless_somebody_says_otherwise() {
+    let plain = settings(&GOOD, &[]).unwrap();
+    assert_eq!(plain.connections, Connections::default());
+    let given = ["--enable-websocket", "--keepalive-min-interval=20s"];
+    let wanted = Connections { websocket: true, min_ping_interval: Some(Duration::from_secs(20)) };
+    assert_eq!(settings(&[&GOOD[..], &given].concat(), &[]).unwrap().connections, wanted);
+    let environment =
+        [("ARGOCD_PRINCIPAL_ENABLE_WEBSOCKET", "true"), ("ARGOCD_PRINCIPAL_KEEP_ALIVE_MIN_INTERVAL", "20s")];
+    assert_eq!(settings(&GOOD, &environment).unwrap().connections, wanted);
 }

@@ -83,10 +83,31 @@ pub async fn configuration(access: &Access) -> Result<Config, Error> {
     };
     // A watch is silent while nothing changes; the watcher has its own idea of how long is too long.
     config.read_timeout = None;
+    // HTTPS_PROXY says how the principal is reached. Of NO_PROXY kube knows nothing here, and a cluster's own API server is near.
+    let of_environment = ["HTTPS_PROXY", "https_proxy"].map(|name| std::env::var(name).unwrap_or_default());
+    config.proxy_url = config.proxy_url.filter(|proxy| is_of_kubeconfig(proxy, &of_environment));
     Ok(config)
+}
+
+/// Whether a proxy is one that the kubeconfig names: kube fills in the environment's where it names none.
+fn is_of_kubeconfig(proxy: &http::Uri, of_environment: &[String]) -> bool {
+    !of_environment.iter().any(|text| text.parse::<http::Uri>().is_ok_and(|uri| uri == *proxy))
 }
 
 /// Whether asking again may help: not where the answer is no.
 pub fn may_pass(error: &kube::Error) -> bool {
     !matches!(error, kube::Error::Api(status) if (400..500).contains(&status.code) && status.code != 429)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_of_the_environment_is_not_the_api_servers() {
+        let proxy = "http://ada:sesame@proxy:3128".parse().unwrap();
+        assert!(!is_of_kubeconfig(&proxy, &[String::new(), "http://ada:sesame@proxy:3128".to_owned()]));
+        assert!(is_of_kubeconfig(&proxy, &["http://other:3128".to_owned(), String::new()]));
+        assert!(is_of_kubeconfig(&proxy, &[String::new(), String::new()]));
+    }
 }

@@ -193,6 +193,7 @@ impl Pair {
             },
             listen: self.address,
             tls: Some(ServerTls::new(&material, tls::Policy::mutual())?),
+            connections: tiphys_principal::Connections::default(),
             auth: AuthRule::parse("mtls:CN=([^,]+)")?,
             passwords: None,
             client_cert_subject_match: true,

@@ -18,11 +18,11 @@ use tiphys_proto::version::version_client::VersionClient;
 use tiphys_shared::model::Mode;
 use tiphys_shared::security::pki;
 use tiphys_shared::security::tls::{ClientTls, Material, Policy};
+use tiphys_shared::wire::transport::Channel;
 use tiphys_shared::wire::transport::{self, DialOptions};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::transport::Channel;
 
 use crate::chaos::realm::ARGOCD;
 use crate::installation::Edge;

@@ -83,6 +83,9 @@ impl Cluster {
 /// Makes a client whose tasks live in the current runtime.
 pub(crate) type Connect = Arc<dyn Fn() -> Client + Send + Sync>;
 
+/// How an agent reaches the principal, where that is not straight and over HTTP/2.
+pub(crate) type Reach = Arc<dyn Fn(DialOptions) -> DialOptions + Send + Sync>;
+
 /// How an agent serves the API of its cluster.
 #[derive(Clone)]
 pub(crate) struct Served {
@@ -142,6 +145,10 @@ pub(crate) struct Fleet {
     address: SocketAddr,
     /// Where the resource proxy listens.
     pub(crate) proxy: SocketAddr,
+    /// How agents may reach a principal that starts.
+    pub(crate) connections: tiphys_principal::Connections,
+    /// How agents that start reach it.
+    pub(crate) reach: Option<Reach>,
     /// How agents that start serve the API of their clusters.
     pub(crate) served: Served,
     /// What agents that start do about what is there already.
@@ -247,6 +254,8 @@ impl Fleet {
             issuer: Issuer::generate(2048).unwrap().0,
             address: ([127, 0, 0, 1], 0).into(),
             proxy: ([127, 0, 0, 1], 0).into(),
+            connections: tiphys_principal::Connections::default(),
+            reach: None,
             served: Served::default(),
             adoption: AdoptionPolicy::Always,
             buffer_interval: None,
@@ -295,7 +304,9 @@ impl Fleet {
     pub(crate) async fn start_principal(&mut self) {
         let material = self.ca.issue_server(&["localhost", "127.0.0.1"], clock::now(), DAY).unwrap();
         let material = Material { ca: self.ca.certificate_pem().as_bytes().to_vec(), ..material };
-        let tls = ServerTls::new(&material, Policy::mutual()).unwrap();
+        let alpn = if self.connections.websocket { Alpn::H2OrHttp1 } else { Alpn::H2 };
+        let tls = ServerTls::new(&material, Policy { alpn, ..Policy::mutual() }).unwrap();
+        let connections = self.connections.clone();
         let proxy = ProxyConfig {
             listen: self.proxy,
             tls: ServerTls::new(&material, Policy { alpn: Alpn::H2OrHttp1, ..Policy::mutual() }).unwrap(),
@@ -346,6 +357,7 @@ impl Fleet {
                     },
                     listen,
                     tls: Some(tls),
+                    connections,
                     auth: AuthRule::parse("mtls:CN=([^,]+)").unwrap(),
                     passwords: None,
                     client_cert_subject_match: false,
@@ -439,7 +451,16 @@ impl Fleet {
         let material = self.ca.issue_client::<&str>(name, &[], clock::now(), DAY).unwrap();
         let material = Material { ca: self.ca.certificate_pem().as_bytes().to_vec(), ..material };
         let tls = ClientTls::new(&material, Policy::default(), false).unwrap();
-        DialOptions::new("127.0.0.1", self.address.port(), Some(tls))
+        let straight = DialOptions::new("127.0.0.1", self.address.port(), Some(tls));
+        match &self.reach {
+            None => straight,
+            Some(reach) => reach(straight),
+        }
+    }
+
+    /// Where agents connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// A token with which an agent calls the principal.

@@ -18,4 +18,5 @@ mod rotation;
 mod simulation;
 mod symptoms;
 mod traces;
+mod transports;
 mod web;

@@ -75,7 +75,7 @@ async fn with_backend() -> (Fleet, Backend) {
 }
 
 /// A client with the certificate of an agent, which reaches its cluster.
-async fn client_of(fleet: &Fleet, agent: &str) -> Client {
+pub(super) async fn client_of(fleet: &Fleet, agent: &str) -> Client {
     let client = User { name: agent, ..User::default() }.client(fleet).await;
     until_served(&client).await;
     client

@@ -10,9 +10,8 @@ use tiphys_proto::event_stream::event_stream_client::EventStreamClient;
 use tiphys_shared::model::feature::{Features, METADATA_KEY};
 use tiphys_shared::model::{Event, EventId, Mode};
 use tiphys_shared::wire::codec;
-use tiphys_shared::wire::transport;
+use tiphys_shared::wire::transport::{self, Channel};
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
 use super::fleet::Fleet;

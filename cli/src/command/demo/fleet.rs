@@ -360,6 +360,7 @@ async fn start_principal(
         },
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         tls: Some(tls),
+        connections: tiphys_principal::Connections::default(),
         auth: AuthRule::parse("mtls:subject:CN=([^,]+)").map_err(|error| failed(&error))?,
         passwords: None,
         client_cert_subject_match: true,

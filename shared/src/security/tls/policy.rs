@@ -72,7 +72,8 @@ pub enum Alpn {
 }
 
 impl Alpn {
-    pub(super) fn protocols(self) -> Vec<Vec<u8>> {
+    /// As the handshake names them.
+    pub(crate) fn protocols(self) -> Vec<Vec<u8>> {
         match self {
             Self::H2 => vec![b"h2".to_vec()],
             Self::H2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],

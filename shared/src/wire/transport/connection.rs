@@ -4,15 +4,19 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
+use super::pings::Pings;
 use crate::security::blocklist::Pass;
 use crate::security::pki;
 use crate::security::tls::ReadAhead;
@@ -34,6 +38,12 @@ pub struct Connection {
     pass: Option<Admitted>,
     /// The peer has no certificate and wants one: it may do nothing else.
     enrolment: bool,
+    /// The peer speaks HTTP/1.1.
+    http1: bool,
+    /// What was read to find that out, and is still to be read.
+    unread: Bytes,
+    /// Watches how often the peer pings, where that is bounded.
+    pings: Option<Box<Pings>>,
     /// Its place among those that may be open.
     _place: Option<OwnedSemaphorePermit>,
 }
@@ -59,7 +69,7 @@ enum Stream {
 impl Connection {
     pub(super) fn plain(stream: TcpStream, address: SocketAddr) -> Self {
         let peer = Peer { address: Some(address), certificate: None };
-        Self { stream: Stream::Plain(stream), peer, pass: None, enrolment: false, _place: None }
+        Self::of(Stream::Plain(stream), peer, None)
     }
 
     pub(super) fn tls(
@@ -73,7 +83,43 @@ impl Connection {
             let cut = Box::pin(pass.cut().clone().cancelled_owned());
             Admitted { pass, cut }
         });
-        Self { stream: Stream::Tls(Box::new(stream)), peer, pass, enrolment: false, _place: None }
+        Self::of(Stream::Tls(Box::new(stream)), peer, pass)
+    }
+
+    fn of(stream: Stream, peer: Peer, pass: Option<Admitted>) -> Self {
+        Self {
+            stream,
+            peer,
+            pass,
+            enrolment: false,
+            http1: false,
+            unread: Bytes::new(),
+            pings: None,
+            _place: None,
+        }
+    }
+
+    /// The same, with something that was read of it already.
+    pub(super) fn having_read(self, unread: Bytes, http1: bool) -> Self {
+        Self { unread, http1, ..self }
+    }
+
+    /// The same, where the peer may ping this often and no more. Nothing has been read of it.
+    pub(super) fn with_pings_at_least(self, apart: Duration) -> Self {
+        Self { pings: Some(Box::new(Pings::new(apart))), ..self }
+    }
+
+    /// What the peer chose to speak when it shook hands, if it did.
+    pub(super) fn alpn(&self) -> Option<&[u8]> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
+
+    /// Whether the peer speaks HTTP/1.1. Known only where both are spoken.
+    pub fn is_http1(&self) -> bool {
+        self.http1
     }
 
     /// One whose peer has no certificate and wants one.
@@ -106,6 +152,47 @@ impl Connection {
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
+
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.unread.is_empty() {
+            let length = self.unread.len().min(buf.remaining());
+            buf.put_slice(&self.unread[..length]);
+            self.unread.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    /// Ends the connection if its peer pings too often.
+    fn listen_for_pings(&mut self, cx: &mut Context<'_>, heard: &[u8]) -> io::Result<()> {
+        let Some(pings) = &mut self.pings else { return Ok(()) };
+        if !pings.heard(heard, Instant::now()) {
+            return Ok(());
+        }
+        let goodbye = pings.goodbye();
+        let address = self.peer.address.map(tracing::field::display);
+        tracing::warn!(
+            address,
+            "the peer's keepalive pings are closer together than --keepalive-min-interval"
+        );
+        if let Some(goodbye) = goodbye {
+            // What does not go out at once is not waited for: the peer does not listen.
+            _ = self.write(cx, &goodbye);
+            _ = Pin::new(&mut *self).poll_flush(cx);
+            _ = Pin::new(&mut *self).poll_shutdown(cx);
+        }
+        Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the peer pings too often"))
+    }
 }
 
 impl Connected for Connection {
@@ -127,20 +214,20 @@ impl AsyncRead for Connection {
         {
             return Poll::Ready(Err(Self::refusal()));
         }
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        let before = buf.filled().len();
+        ready!(self.read(cx, buf))?;
+        Poll::Ready(self.listen_for_pings(cx, &buf.filled()[before..]))
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check()?;
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        let written = ready!(self.write(cx, buf))?;
+        if let Some(pings) = &mut self.pings {
+            pings.said(&buf[..written]);
         }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_write_vectored(
@@ -149,10 +236,19 @@ impl AsyncWrite for Connection {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check()?;
-        match &mut self.stream {
+        let written = ready!(match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        })?;
+        if let Some(pings) = &mut self.pings {
+            let mut left = written;
+            for buf in bufs {
+                let length = buf.len().min(left);
+                pings.said(&buf[..length]);
+                left -= length;
+            }
         }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -1,7 +1,6 @@
 //! Connect to a principal.
 
 use std::io;
-use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,14 +10,16 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
-use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{self, Endpoint, Uri};
 
-use super::failure::{CONNECTING, Error};
-use crate::security::tls::{ClientTls, ReadAhead};
+use super::channel::Channel;
+use super::connect::{self, Connected};
+use super::failure::Error;
+use super::proxy::Proxy;
+use super::websocket;
+use crate::security::tls::ClientTls;
 
 /// Whom to dial, and how.
 #[derive(Clone, Debug)]
@@ -31,6 +32,10 @@ pub struct DialOptions {
     pub server_name: Option<String>,
     /// TLS, or plaintext without it.
     pub tls: Option<ClientTls>,
+    /// gRPC over WebSocket instead of HTTP/2.
+    pub websocket: bool,
+    /// Through whom, if it is not reached straight.
+    pub proxy: Option<Proxy>,
     /// How long it may take until the other side speaks HTTP/2.
     pub connect_timeout: Duration,
     /// HTTP/2 pings at this interval, also when idle. None: no pings.
@@ -57,6 +62,8 @@ impl DialOptions {
             port,
             server_name: None,
             tls,
+            websocket: false,
+            proxy: None,
             connect_timeout: Duration::from_secs(10),
             keepalive_interval: None,
             keepalive_timeout: Duration::from_secs(20),
@@ -69,7 +76,7 @@ impl DialOptions {
     }
 
     /// Host and port as people write them.
-    fn target(&self) -> String {
+    pub(super) fn target(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -77,7 +84,7 @@ impl DialOptions {
         }
     }
 
-    fn server_name(&self) -> Result<ServerName<'static>, Error> {
+    pub(super) fn server_name(&self) -> Result<ServerName<'static>, Error> {
         let name = self.server_name.as_deref().unwrap_or(&self.host);
         ServerName::try_from(name.trim_start_matches('[').trim_end_matches(']'))
             .map(|name| name.to_owned())
@@ -107,37 +114,35 @@ impl DialOptions {
     }
 }
 
+/// Connects, and returns what calls can be made on.
+///
+/// Over HTTP/2 the channel is one connection: when it breaks, requests fail, and the caller dials again. Over WebSocket every
+/// call has a connection of its own.
+///
+/// # Errors
+/// [`Error`] if the principal cannot be reached or trusted, or does not trust us. Over WebSocket the last shows at the first
+/// call, see [`Error::behind`].
+pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
+    if options.websocket {
+        return websocket::Client::dial(options).await.map(Channel::from);
+    }
+    http2(options).await.map(Channel::from)
+}
+
 /// Connects, shakes hands with the TLS configuration of this moment, and returns once the other side has
 /// spoken HTTP/2.
 ///
 /// With TLS 1.3 a client has done its part before the server has looked at the client's certificate, so that a
 /// refusal would only surface at the first request, as a broken transport. Waiting for the first bytes of the
 /// server (HTTP/2 servers speak first) turns that into an [`Error`] that says what is wrong.
-///
-/// The channel is this one connection: when it breaks, requests fail, and the caller dials again.
-pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
+async fn http2(options: &DialOptions) -> Result<transport::Channel, Error> {
     let deadline = Instant::now() + options.connect_timeout;
     let target = options.target();
     let endpoint = options.endpoint()?;
     let late = |during| Error::Timeout { target: target.clone(), during, after: options.connect_timeout };
 
-    let tcp = timeout_at(deadline, connect(options, &target)).await.map_err(|_| late(CONNECTING))??;
-    if let Err(source) = tcp.set_nodelay(true) {
-        return Err(Error::Network { target, source });
-    }
+    let stream = connect::connect(options, None, deadline).await?;
     let (first, first_bytes) = oneshot::channel();
-    let stream = match &options.tls {
-        None => Stream::Plain(tcp),
-        Some(tls) => {
-            let name = options.server_name()?;
-            let handshake = TlsConnector::from(tls.current()).connect(name, ReadAhead::new(tcp));
-            let stream = timeout_at(deadline, handshake)
-                .await
-                .map_err(|_| late("tls handshake"))?
-                .map_err(|e| Error::from_tls(&target, e, "during the tls handshake"))?;
-            Stream::Tls(Box::new(stream))
-        }
-    };
     let tls = options.tls.is_some();
     let watched = Watched { stream, first: Some(first), head: Vec::new() };
     let once = Arc::new(Mutex::new(Some(TokioIo::new(watched))));
@@ -172,56 +177,19 @@ pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
 ///
 /// # Errors
 /// [`Error`] if the address is none.
-pub fn lazy(options: &DialOptions) -> Result<Channel, Error> {
-    let endpoint = options.endpoint()?.connect_timeout(options.connect_timeout);
-    let name = options.server_name()?;
+pub fn lazy(options: &DialOptions) -> Result<transport::Channel, Error> {
+    let endpoint = options.endpoint()?;
+    options.server_name()?;
     let options = options.clone();
     let connector = tower::service_fn(move |_: Uri| {
-        let (options, name) = (options.clone(), name.clone());
+        let options = options.clone();
         async move {
-            let target = options.target();
-            let tcp = connect(&options, &target).await.map_err(io::Error::other)?;
-            let stream = match &options.tls {
-                None => Stream::Plain(tcp),
-                Some(tls) => {
-                    let handshake = TlsConnector::from(tls.current()).connect(name, ReadAhead::new(tcp));
-                    Stream::Tls(Box::new(handshake.await?))
-                }
-            };
+            let deadline = Instant::now() + options.connect_timeout;
+            let stream = connect::connect(&options, None, deadline).await.map_err(io::Error::other)?;
             Ok::<_, io::Error>(TokioIo::new(Watched { stream, first: None, head: Vec::new() }))
         }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
-}
-
-async fn connect(options: &DialOptions, target: &str) -> Result<TcpStream, Error> {
-    let host = options.host.trim_start_matches('[').trim_end_matches(']');
-    let addresses: Vec<_> = match host.parse::<IpAddr>() {
-        Ok(address) => vec![(address, options.port).into()],
-        Err(_) => tokio::net::lookup_host((host, options.port))
-            .await
-            .map_err(|source| Error::NameNotFound { host: host.to_owned(), source })?
-            .collect(),
-    };
-    let mut failure = None;
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = Some(error),
-        }
-    }
-    Err(match failure {
-        Some(error) => Error::from_connect(target, error),
-        None => Error::NameNotFound {
-            host: host.to_owned(),
-            source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
-        },
-    })
-}
-
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>>),
 }
 
 /// What the other side said first.
@@ -236,7 +204,7 @@ enum First {
 
 /// Tells what the other side said first, then only passes bytes.
 struct Watched {
-    stream: Stream,
+    stream: Connected,
     first: Option<oneshot::Sender<First>>,
     head: Vec<u8>,
 }
@@ -247,7 +215,7 @@ const FRAME_HEAD: usize = 9;
 impl Watched {
     fn observe(&mut self, outcome: Result<&[u8], &io::Error>) {
         let verdict = match outcome {
-            Err(error) => First::Failed(copy(error)),
+            Err(error) => First::Failed(connect::copy(error)),
             Ok([]) => First::End,
             Ok(bytes) => {
                 let missing = FRAME_HEAD.saturating_sub(self.head.len());
@@ -270,14 +238,6 @@ impl Watched {
     }
 }
 
-// io::Error cannot be cloned; what matters inside is rustls' error, which can.
-fn copy(error: &io::Error) -> io::Error {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(inner) => io::Error::new(error.kind(), inner.clone()),
-        None => io::Error::new(error.kind(), error.to_string()),
-    }
-}
-
 impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -285,10 +245,7 @@ impl AsyncRead for Watched {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let outcome = ready!(match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        });
+        let outcome = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
         if self.first.is_some() {
             match &outcome {
                 Ok(()) => self.observe(Ok(&buf.filled()[before..])),
@@ -301,10 +258,7 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -312,30 +266,18 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

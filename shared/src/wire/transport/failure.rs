@@ -1,15 +1,17 @@
 //! Why a principal could not be reached, so that its reader knows what to do.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use rustls::{AlertDescription, CertificateError};
 
 /// What is waited for until somebody takes the connection.
 pub(super) const CONNECTING: &str = "connecting";
 
 /// Why dialling failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The host is not a name.
     #[error("{host:?} is neither a host name nor an address")]
@@ -23,7 +25,7 @@ pub enum Error {
         /// Who was looked for.
         host: String,
         /// What the resolver said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// Nobody listens there.
     #[error("{target} refused the connection: nobody listens on this port, or a firewall rejects it")]
@@ -47,7 +49,7 @@ pub enum Error {
         /// Who was dialled.
         target: String,
         /// What the kernel said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// The certificate leads to no CA that is known here.
     #[error(
@@ -118,6 +120,59 @@ pub enum Error {
         /// Who was dialled.
         target: String,
     },
+    /// The other side takes no gRPC over WebSocket.
+    #[error(
+        "{target} takes no grpc over websocket: {reason} (set --enable-websocket there too, or leave it out here)"
+    )]
+    NotWebSocket {
+        /// Who was dialled.
+        target: String,
+        /// How that shows.
+        reason: String,
+    },
+    /// The other side, or somebody in between, answers with something else than a WebSocket.
+    #[error(
+        "{target} answers with {status} instead of a websocket{}: set --enable-websocket there too, and let the proxies in \
+         between pass websockets",
+        quoted(said)
+    )]
+    WebSocketRefused {
+        /// Who was dialled.
+        target: String,
+        /// With what it answers.
+        status: StatusCode,
+        /// What it says to that.
+        said: String,
+    },
+    /// The proxy could not be used.
+    #[error("cannot go through the proxy {proxy} of HTTPS_PROXY: {reason}")]
+    Proxy {
+        /// Host and port.
+        proxy: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The proxy wants other credentials.
+    #[error("the proxy {proxy} of HTTPS_PROXY refused us: {reason}")]
+    ProxyCredentials {
+        /// Host and port.
+        proxy: String,
+        /// Which.
+        reason: &'static str,
+    },
+    /// The proxy does not connect to the principal.
+    #[error(
+        "the proxy {proxy} of HTTPS_PROXY does not connect to {target}: it answers with {status}; have it allow that, or name \
+         the principal in NO_PROXY to go there straight"
+    )]
+    ProxyRefused {
+        /// Host and port.
+        proxy: String,
+        /// Who was to be reached.
+        target: String,
+        /// With what it answers.
+        status: StatusCode,
+    },
     /// No version or suite is common to both sides.
     #[error("{target} and this side have no tls version or cipher suite in common: {reason}")]
     NoCommonTls {
@@ -144,6 +199,10 @@ pub enum Error {
     },
 }
 
+fn quoted(said: &str) -> String {
+    if said.is_empty() { String::new() } else { format!(" ({said:?})") }
+}
+
 fn names(presented: &[String]) -> String {
     if presented.is_empty() { "no name at all".into() } else { presented.join(", ") }
 }
@@ -167,6 +226,10 @@ impl Error {
             Self::NotTls { .. } => "not-tls",
             Self::PlaintextToTls { .. } => "plaintext-to-tls",
             Self::NotHttp2 { .. } => "not-http2",
+            Self::NotWebSocket { .. } | Self::WebSocketRefused { .. } => "not-websocket",
+            Self::Proxy { .. } => "proxy",
+            Self::ProxyCredentials { .. } => "proxy-credentials",
+            Self::ProxyRefused { .. } => "proxy-refused",
             Self::NoCommonTls { .. } => "no-common-tls",
             Self::Closed { .. } => "closed",
             Self::Tls { .. } => "tls",
@@ -175,14 +238,19 @@ impl Error {
 
     /// Whether it is likely to go away by itself. Everything else wants a person or new certificates.
     pub fn is_transient(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Self::NameNotFound { .. }
-                | Self::Refused { .. }
-                | Self::Timeout { .. }
-                | Self::Network { .. }
-                | Self::Closed { .. }
-        )
+            | Self::Refused { .. }
+            | Self::Timeout { .. }
+            | Self::Network { .. }
+            | Self::Closed { .. }
+            | Self::Proxy { .. } => true,
+            // What is behind a proxy may be back soon.
+            Self::ProxyRefused { status, .. } | Self::WebSocketRefused { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => false,
+        }
     }
 
     /// Whether somebody took the connection and then had no time for it: nothing came, or the end.
@@ -198,7 +266,7 @@ impl Error {
         let target = target.to_owned();
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused { target },
-            _ => Self::Network { target, source: error },
+            _ => Self::Network { target, source: Arc::new(error) },
         }
     }
 
@@ -212,7 +280,7 @@ impl Error {
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::BrokenPipe => Self::Closed { target, during },
-                _ => Self::Network { target, source: error },
+                _ => Self::Network { target, source: Arc::new(error) },
             },
         }
     }

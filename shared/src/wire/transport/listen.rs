@@ -20,6 +20,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::connection::Connection;
+use super::sniff::sniff;
 use crate::security::pki;
 use crate::security::tls::{ReadAhead, ServerTls};
 
@@ -43,13 +44,20 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// How many handshakes may be under way. More connections wait in the kernel's queue.
     pub max_handshakes: usize,
+    /// Peers that ping more often than this, over HTTP/2, are told `too_many_pings` and cut.
+    pub min_ping_interval: Option<Duration>,
     /// Called for each connection that came to nothing (a counter, say). It is logged anyway.
     pub on_failure: Option<OnFailure>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(10), max_handshakes: 512, on_failure: None }
+        Self {
+            handshake_timeout: Duration::from_secs(10),
+            max_handshakes: 512,
+            min_ping_interval: None,
+            on_failure: None,
+        }
     }
 }
 
@@ -80,6 +88,9 @@ pub enum HandshakeError {
     /// The peer was too slow.
     #[error("no tls handshake within {0:?}")]
     Timeout(Duration),
+    /// The peer was too slow to say anything.
+    #[error("no request within {0:?}")]
+    NoRequest(Duration),
     /// The peer went away.
     #[error("peer closed the connection during the tls handshake: {0}")]
     Closed(io::Error),
@@ -95,12 +106,15 @@ pub enum HandshakeError {
     /// The peer's certificate is on the blocklist.
     #[error("peer's certificate has been revoked")]
     Revoked,
-    /// The peer wants a certificate, as too many others do at this moment. It may come again.
-    #[error("peer was turned away: too many want to join at this moment")]
+    /// The peer comes as too many others do at this moment. It may come again.
+    #[error("peer was turned away: too many come at this moment")]
     TurnedAway,
     /// The peer does not like us.
     #[error("peer refused the handshake: {0:?}")]
     Refused(rustls::AlertDescription),
+    /// The peer does not keep to gRPC over WebSocket.
+    #[error("peer does not speak grpc over websocket: {0}")]
+    WebSocket(String),
     /// Versions, suites or protocols do not overlap, or the like.
     #[error("tls handshake failed: {0}")]
     Tls(rustls::Error),
@@ -111,7 +125,7 @@ impl HandshakeError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Accept(_) => "accept",
-            Self::Timeout(_) => "timeout",
+            Self::Timeout(_) | Self::NoRequest(_) => "timeout",
             Self::Closed(_) => "closed",
             Self::NotTls(_) => "not-tls",
             Self::NoCertificate => "no-certificate",
@@ -119,6 +133,7 @@ impl HandshakeError {
             Self::Revoked => "revoked",
             Self::TurnedAway => "turned-away",
             Self::Refused(_) => "refused",
+            Self::WebSocket(_) => "websocket",
             Self::Tls(_) => "tls",
         }
     }
@@ -144,6 +159,7 @@ pub struct Incoming {
     handshakes: JoinSet<Result<Connection, HandshakeFailure>>,
     pause: Option<Pin<Box<Sleep>>>,
     enrolments: Option<mpsc::Sender<Connection>>,
+    websockets: Option<mpsc::Sender<Connection>>,
 }
 
 /// Accepts connections from `listener`, with TLS when there is a `tls`, for tonic's `serve_with_incoming`.
@@ -152,7 +168,8 @@ pub struct Incoming {
 /// certificates that are current when it starts. A connection that fails is logged and reported, and never ends
 /// the stream: the stream has no end and no errors. Dropping it aborts the handshakes under way.
 pub fn listen(listener: TcpListener, tls: Option<ServerTls>, limits: Limits) -> Incoming {
-    Incoming { listener, tls, limits, handshakes: JoinSet::new(), pause: None, enrolments: None }
+    let handshakes = JoinSet::new();
+    Incoming { listener, tls, limits, handshakes, pause: None, enrolments: None, websockets: None }
 }
 
 impl Incoming {
@@ -162,17 +179,30 @@ impl Incoming {
         Self { enrolments: Some(enrolments), ..self }
     }
 
+    /// Sends connections of peers that speak HTTP/1.1. Without that nobody finds out what a peer speaks.
+    pub fn with_websockets(self, websockets: mpsc::Sender<Connection>) -> Self {
+        Self { websockets: Some(websockets), ..self }
+    }
+
     /// Sends a connection its way; what is to be served here is returned.
     fn divert(&self, connection: Connection) -> Option<Connection> {
-        if !connection.is_enrolment() {
-            return Some(connection);
-        }
+        let to = match (connection.is_enrolment(), connection.is_http1()) {
+            (true, _) => &self.enrolments,
+            (false, true) => &self.websockets,
+            (false, false) => return Some(self.watched(connection)),
+        };
         let address = connection.peer().address;
-        let sent = self.enrolments.as_ref().is_some_and(|to| to.try_send(connection).is_ok());
-        if !sent {
+        if to.as_ref().is_none_or(|to| to.try_send(connection).is_err()) {
             self.report(&HandshakeFailure { address, error: HandshakeError::TurnedAway });
         }
         None
+    }
+
+    fn watched(&self, connection: Connection) -> Connection {
+        match self.limits.min_ping_interval {
+            None => connection,
+            Some(apart) => connection.with_pings_at_least(apart),
+        }
     }
 
     fn report(&self, failure: &HandshakeFailure) {
@@ -254,18 +284,36 @@ impl Stream for Incoming {
                 return Poll::Pending;
             }
             let (stream, address) = ready!(this.poll_accept(cx));
-            match &this.tls {
-                None => return Poll::Ready(Some(Ok(Connection::plain(stream, address)))),
-                Some(tls) => {
-                    this.handshakes.spawn(handshake(
-                        tls.clone(),
-                        stream,
-                        address,
-                        this.limits.handshake_timeout,
-                    ));
-                }
+            let sniffs = this.websockets.is_some();
+            if this.tls.is_none() && !sniffs {
+                return Poll::Ready(Some(Ok(this.watched(Connection::plain(stream, address)))));
             }
+            let (tls, timeout) = (this.tls.clone(), this.limits.handshake_timeout);
+            this.handshakes.spawn(prepare_connection(tls, stream, address, timeout, sniffs));
         }
+    }
+}
+
+/// Everything that has to be known of a connection before it is served.
+async fn prepare_connection(
+    tls: Option<ServerTls>,
+    stream: TcpStream,
+    address: SocketAddr,
+    timeout: Duration,
+    sniffs: bool,
+) -> Result<Connection, HandshakeFailure> {
+    let connection = match tls {
+        None => Connection::plain(stream, address),
+        Some(tls) => handshake(tls, stream, address, timeout).await?,
+    };
+    if !sniffs || connection.is_enrolment() {
+        return Ok(connection);
+    }
+    let fail = |error| HandshakeFailure { address: Some(address), error };
+    match tokio::time::timeout(timeout, sniff(connection)).await {
+        Err(_) => Err(fail(HandshakeError::NoRequest(timeout))),
+        Ok(Err(error)) => Err(fail(HandshakeError::classify(error))),
+        Ok(Ok(connection)) => Ok(connection),
     }
 }
 

@@ -18,10 +18,10 @@ use super::*;
 use crate::security::pki::Ca;
 use crate::security::tls::{ClientTls, Material, Policy, ServerTls};
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 /// Answers with the subject of whoever asks.
-struct WhoAmI;
+pub(super) struct WhoAmI;
 
 #[tonic::async_trait]
 impl Version for WhoAmI {
@@ -64,31 +64,31 @@ async fn serve(tls: Option<ServerTls>, limits: Limits) -> Started {
     Started { port, failures, stop, task }
 }
 
-fn ca() -> Ca {
+pub(super) fn ca() -> Ca {
     Ca::generate("test ca", Timestamp::now(), DAY).unwrap()
 }
 
-fn server_material(ca: &Ca) -> Material {
+pub(super) fn server_material(ca: &Ca) -> Material {
     ca.issue_server(&["localhost", "127.0.0.1"], Timestamp::now(), DAY).unwrap()
 }
 
-fn server_tls(ca: &Ca) -> ServerTls {
+pub(super) fn server_tls(ca: &Ca) -> ServerTls {
     ServerTls::new(&server_material(ca), Policy::mutual()).unwrap()
 }
 
-fn agent(ca: &Ca, name: &str) -> Material {
+pub(super) fn agent(ca: &Ca, name: &str) -> Material {
     ca.issue_client::<&str>(name, &[], Timestamp::now(), DAY).unwrap()
 }
 
-fn client_tls(material: &Material) -> ClientTls {
+pub(super) fn client_tls(material: &Material) -> ClientTls {
     ClientTls::new(material, Policy::default(), false).unwrap()
 }
 
-fn options(port: u16, tls: Option<ClientTls>) -> DialOptions {
+pub(super) fn options(port: u16, tls: Option<ClientTls>) -> DialOptions {
     DialOptions { connect_timeout: Duration::from_secs(20), ..DialOptions::new("127.0.0.1", port, tls) }
 }
 
-async fn who_am_i(options: &DialOptions) -> Result<String, Error> {
+pub(super) async fn who_am_i(options: &DialOptions) -> Result<String, Error> {
     let channel = dial(options).await?;
     Ok(VersionClient::new(channel).version(VersionRequest {}).await.unwrap().into_inner().version)
 }

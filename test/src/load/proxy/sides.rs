@@ -168,6 +168,7 @@ async fn principal(config: kube::Config, folder: &Path) -> anyhow::Result<()> {
         },
         listen: loopback,
         tls: Some(ServerTls::new(&material, tls::Policy::mutual())?),
+        connections: tiphys_principal::Connections::default(),
         auth: AuthRule::parse("mtls:CN=([^,]+)")?,
         passwords: None,
         client_cert_subject_match: true,

@@ -46,7 +46,7 @@ impl Stage {
         figure(&self.figures, "tiphys_principal_enrolments_total", &labels)
     }
 
-    async fn joining(&self, material: &Material) -> JoinClient<tonic::transport::Channel> {
+    async fn joining(&self, material: &Material) -> JoinClient<transport::Channel> {
         let tls = ClientTls::new(material, Policy { alpn: Alpn::Join, ..Policy::default() }, false).unwrap();
         let dial = DialOptions::new("127.0.0.1", self.address.port(), Some(tls));
         JoinClient::new(transport::dial(&dial).await.unwrap())

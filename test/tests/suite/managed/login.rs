@@ -42,6 +42,7 @@ async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobo
         control_plane: control_plane(control.client(), "argocd"),
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
+        connections: tiphys_principal::Connections::default(),
         auth: AuthRule::parse(&format!("userpass:{}", file.display())).unwrap(),
         passwords: Some(Passwords::load(&file).await.unwrap()),
         client_cert_subject_match: false,

@@ -32,7 +32,7 @@ const EXEC: &str = "/api/v1/namespaces/a/pods/p/exec?command=sh&stdin=true&tty=t
 
 /// What an agent opens streams with.
 struct Opener {
-    channel: tonic::transport::Channel,
+    channel: tiphys_shared::wire::transport::Channel,
     token: String,
 }
 

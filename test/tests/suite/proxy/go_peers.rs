@@ -183,7 +183,7 @@ impl Link for Once {
     }
 
     async fn answers(&self, _: Mode) -> Result<Answers, Error> {
-        Answers::new(self.streams.clone(), TOKEN)
+        Answers::new(self.streams.clone().into(), TOKEN)
     }
 }
 
