@@ -94,7 +94,6 @@ fn way(dial: DialOptions, host: &str, environment: impl Fn(&str) -> Option<Strin
 /// Has the agents of a fleet come this way from now on.
 fn through(fleet: &mut Fleet, proxy: &ConnectProxy, user: &str, websocket: bool) {
     let environment = proxy.environment(user, "other.example");
-    let environment: Arc<dyn Fn(&str) -> Option<String> + Send + Sync> = Arc::new(environment);
     fleet.reach = Some(Arc::new(move |dial| DialOptions {
         websocket,
         ..way(dial, "principal.fleet.test", |name| environment(name))
