@@ -16,10 +16,12 @@ use tiphys_shared::security::passwords::{self, Credentials};
 use tiphys_shared::security::tls::{Policy as TlsPolicy, Version};
 
 mod compatibility;
+mod events;
 pub(crate) mod proxy;
 mod traces;
 
 use compatibility::Compatibility;
+use events::EventOptions;
 use proxy::ProxyOptions;
 pub use proxy::{PolicySource, ProxySettings};
 use traces::TraceOptions;
@@ -37,6 +39,8 @@ pub struct Options {
     applications: ApplicationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    events: EventOptions,
     #[command(flatten)]
     proxy: ProxyOptions,
     #[command(flatten)]
@@ -285,6 +289,8 @@ pub struct Settings {
     pub health: Option<Listen>,
     /// The API server of this cluster.
     pub kubernetes: Access,
+    /// Whether Kubernetes Events are written.
+    pub events: bool,
     /// Namespace of Argo CD in this cluster.
     pub namespace: String,
     /// Namespaces besides [`Self::namespace`] in which applications are managed.
@@ -428,6 +434,7 @@ impl Options {
             metrics: port(self.process.metrics_port),
             health: port(self.process.healthz_port),
             kubernetes: access,
+            events: self.events.kubernetes_events,
             namespace: self.kubernetes.namespace,
             allowed_namespaces,
             destination_based_mapping: self.applications.destination_based_mapping,

@@ -19,6 +19,7 @@ use tiphys_shared::security::tls::{ClientCertificate, Policy, Version};
 mod authentication;
 mod compatibility;
 mod embedded;
+mod events;
 mod onboarding;
 mod proxy;
 mod redis_proxy;
@@ -28,6 +29,7 @@ mod web;
 use compatibility::Compatibility;
 use embedded::EmbeddedOptions;
 pub use embedded::EmbeddedSettings;
+use events::EventOptions;
 use onboarding::OnboardingOptions;
 pub use onboarding::OnboardingSettings;
 use proxy::ProxyOptions;
@@ -51,6 +53,8 @@ pub struct Options {
     authentication: AuthenticationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    events: EventOptions,
     #[command(flatten)]
     embedded: EmbeddedOptions,
     #[command(flatten)]
@@ -287,6 +291,8 @@ pub struct Settings {
     pub max_message_size: usize,
     /// The API server of the control plane, unless it is embedded.
     pub kubernetes: Access,
+    /// Whether Kubernetes Events are written.
+    pub events: bool,
     /// Where the control plane's resources are kept, if not in Kubernetes.
     pub embedded: Option<EmbeddedSettings>,
     /// Namespace of the principal's Secrets and of Argo CD.
@@ -480,6 +486,7 @@ impl Options {
             max_message_size: self.server.grpc_max_message_size as usize,
             kubernetes: access,
             embedded,
+            events: self.events.kubernetes_events,
             namespace,
             allowed_namespaces,
             destination_based_mapping: self.kubernetes.destination_based_mapping,

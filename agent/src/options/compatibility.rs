@@ -52,7 +52,8 @@ const TABLE: &[Accepted] = &[
         Noticed("--full-detail has no effect in this version; --log-level trace shows most")),
     row("pprof-port", "ARGOCD_AGENT_PPROF_PORT", "0", Kind::Port,
         "Port of Go's profiler",
-        Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other")),
+        Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other, see \
+                 docs/src/observation.md")),
     row("enable-websocket", "ARGOCD_AGENT_ENABLE_WEBSOCKET", "false", Kind::Switch,
         "Use gRPC over WebSocket",
         Refused("leave out --enable-websocket here and at the principal: the stream needs HTTP/2")),

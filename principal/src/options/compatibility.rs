@@ -52,7 +52,8 @@ const TABLE: &[Accepted] = &[
         Noticed("--full-detail has no effect in this version; --log-level trace shows most")),
     row("pprof-port", "ARGOCD_PRINCIPAL_PPROF_PORT", "0", Kind::Port,
         "Port of Go's profiler",
-        Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other")),
+        Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other, see \
+                 docs/src/observation.md")),
     row("keepalive-min-interval", "ARGOCD_PRINCIPAL_KEEP_ALIVE_MIN_INTERVAL", "0s", Kind::Duration,
         "Drop agents whose keepalive pings are closer together than this",
         Noticed("--keepalive-min-interval has no effect in this version: agents may send keepalive pings as often as \
