@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use tiphys_shared::kube::cluster_secret::{self, ClusterSecret};
+use tiphys_shared::kube::cluster_secret::{self, Cluster};
 use tiphys_shared::kube::material::{Place, Places, Reader};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::model::argocd::label;
@@ -77,10 +77,13 @@ impl Registration {
             if !cluster_secret::is_self_registered(&existing) {
                 return Ok(());
             }
-            let good = cluster_secret::token(&existing).filter(|token| {
+            // One that cannot be read is made anew.
+            let known = Cluster::read(&existing).ok();
+            let good = known.as_ref().and_then(Cluster::token).filter(|token| {
                 let of = self.issuer.verify_resource_proxy(token, clock::now());
                 of.is_ok_and(|of| of == *agent) && self.issuer.is_by_current_key(token)
             });
+            let good = good.map(str::to_owned);
             let made = self.make(agent, good).await?;
             let mut next = existing.clone();
             next.data.get_or_insert_default().extend(made.data.unwrap_or_default());
@@ -147,8 +150,9 @@ impl Registration {
                     .await??
             }
         };
-        let (proxy, token) = (self.config.proxy.as_str(), Some(token.as_str()));
-        Ok(ClusterSecret { agent, proxy, material: &material, token }.to_secret(&self.namespace))
+        let server = cluster_secret::server(&self.config.proxy, agent);
+        let mark = [(label::SELF_REGISTERED.to_owned(), "true".to_owned())];
+        Ok(Cluster::new(agent, server, &material).with_token(token).into_secret(agent, mark.into()))
     }
 
     fn secrets(&self) -> Api<Secret> {

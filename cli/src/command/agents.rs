@@ -1,6 +1,6 @@
 //! `agent create|list|inspect|reconfigure|print-tls`: what Argo CD knows of agents' clusters.
 
-pub(crate) mod cluster;
+mod address;
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::ListParams;
 use serde::Serialize;
+use tiphys_shared::kube::cluster_secret::{self, Cluster};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::model::argocd::label;
 use tiphys_shared::security::pki::{Certificate, Leaf, Usage};
 use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
 
-use self::cluster::{Cluster, Credentials, server_url};
+use self::address::server_url;
 use super::Program;
 use super::pki::{LEAF_DAYS, ca, issue};
 use crate::failure::Failure;
@@ -167,7 +168,7 @@ pub(super) fn run(program: Program, given: &clap::ArgMatches, targets: Targets) 
 
 impl IssueOptions {
     /// A certificate with which Argo CD says to the resource proxy which agent it wants.
-    async fn credentials(&self, site: &Site, agent: &AgentName) -> Result<Credentials, Failure> {
+    async fn material(&self, site: &Site, agent: &AgentName) -> Result<Material, Failure> {
         let ca = ca(site).await?;
         let leaf = Leaf {
             common_name: agent.as_str(),
@@ -176,7 +177,7 @@ impl IssueOptions {
             key: self.key.algorithm()?,
         };
         let issued = issue(&ca, self.days, &leaf)?;
-        Ok(Credentials { chain: issued.chain, key: issued.key, ca: issued.ca })
+        Ok(Material::new(issued.chain, issued.key, issued.ca))
     }
 
     fn refuse_key_options(&self, because: &str) -> Result<(), Failure> {
@@ -193,18 +194,18 @@ async fn create(site: &Site, options: Create) -> Result<(), Failure> {
     let labels = parse_labels(&label)?;
     let server = server_url(&options.resource_proxy_server, &name)?;
     let if_there = IfThere::Refuse("change it with `agent reconfigure`, or choose another name");
-    if write::read(site, &cluster::secret_name(&name)).await?.is_some() {
+    if write::read(site, &cluster_secret::name(&name)).await?.is_some() {
         return Err(Failure::new(format!("agent {name} is there already"))
             .remedy("change it with `agent reconfigure`, or choose another name"));
     }
-    let credentials = match (tls_from_secret, ca_from_secret) {
+    let material = match (tls_from_secret, ca_from_secret) {
         (Some(tls), Some(ca)) => {
             issue.refuse_key_options("with --tls-from-secret")?;
             borrowed(site, &tls, &ca).await?
         }
-        _ => issue.credentials(site, &name).await?,
+        _ => issue.material(site, &name).await?,
     };
-    let secret = Cluster::new(&name, server, &credentials).into_secret(&name, labels);
+    let secret = Cluster::new(&name, server, &material).into_secret(&name, labels);
     write::all(vec![Write { site, secret, if_there }], dry_run).await
 }
 
@@ -226,7 +227,7 @@ fn parse_labels(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
 }
 
 /// Credentials that somebody else keeps in Secrets.
-async fn borrowed(site: &Site, tls: &str, ca: &str) -> Result<Credentials, Failure> {
+async fn borrowed(site: &Site, tls: &str, ca: &str) -> Result<Material, Failure> {
     let part = async |reference: &str, key: &str| -> Result<Vec<u8>, Failure> {
         let (namespace, name) = match reference.split_once('/') {
             Some((namespace, name)) if !namespace.is_empty() => (namespace, name),
@@ -243,16 +244,14 @@ async fn borrowed(site: &Site, tls: &str, ca: &str) -> Result<Credentials, Failu
                 .remedy("the one needs tls.crt and tls.key, the other ca.crt")
         })
     };
-    let (chain, key) = (part(tls, "tls.crt").await?, part(tls, "tls.key").await?.into());
-    let ca = part(ca, "ca.crt").await?;
-    let credentials = Credentials { chain, key, ca };
-    let material = Material::new(credentials.chain.clone(), credentials.key.clone(), credentials.ca.clone());
+    let (chain, key) = (part(tls, "tls.crt").await?, part(tls, "tls.key").await?);
+    let material = Material::new(chain, key, part(ca, "ca.crt").await?);
     let policy = Policy { client_certificate: ClientCertificate::Required, ..Policy::default() };
     ServerTls::new(&material, policy).map_err(|error| {
         Failure::because("what these Secrets hold cannot be used", &error)
             .remedy("name a Secret with a certificate and its key, and one with a CA")
     })?;
-    Ok(credentials)
+    Ok(material)
 }
 
 /// The Secrets that stand for agents.
@@ -316,7 +315,7 @@ fn summary(name: &str, server: String, certificate: Option<Certificate>) -> Summ
 }
 
 async fn load(site: &Site, agent: &AgentName) -> Result<(Secret, Cluster), Failure> {
-    let name = cluster::secret_name(agent);
+    let name = cluster_secret::name(agent);
     let secret = write::read(site, &name).await?.ok_or_else(|| {
         Failure::new(format!("agent {agent} is not known: there is no Secret {}/{name}", site.namespace))
             .remedy("see `agent list`, make it known with `agent create`, or check --principal-context")
@@ -377,7 +376,7 @@ async fn reconfigure(site: &Site, options: Reconfigure) -> Result<(), Failure> {
         }
     }
     if options.reissue_client_cert {
-        cluster.set_credentials(&options.issue.credentials(site, &name).await?);
+        cluster.set_material(&options.issue.material(site, &name).await?);
     }
     if cluster == before {
         output::say(&format!("nothing of agent {name} is to be changed"));

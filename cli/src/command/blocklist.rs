@@ -8,6 +8,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde::Serialize;
 use serde_json::{Value, json};
+use tiphys_shared::security::blocklist::fingerprint as canonical;
 use tiphys_shared::security::pki::Certificate;
 
 use crate::failure::Failure;
@@ -128,14 +129,6 @@ impl Which {
     }
 }
 
-/// A fingerprint as upstream's principals compare it, byte for byte: upper-case hex without separators.
-pub(crate) fn canonical(text: &str) -> Option<String> {
-    let text = text.trim();
-    let text = text.split_once('=').map_or(text, |(_, value)| value);
-    let digits: String = text.chars().filter(|c| *c != ':').collect();
-    (digits.len() == 64 && digits.bytes().all(|b| b.is_ascii_hexdigit())).then(|| digits.to_ascii_uppercase())
-}
-
 fn api(site: &Site) -> Api<ConfigMap> {
     Api::namespaced(site.client.clone(), &site.namespace)
 }
@@ -223,19 +216,6 @@ async fn list(site: &Site, format: Format) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_fingerprint_is_taken_in_every_usual_form() {
-        let plain = "ab".repeat(32);
-        let expected = Some("AB".repeat(32));
-        assert_eq!(canonical(&plain), expected);
-        let colons = ["AB"; 32].join(":");
-        assert_eq!(canonical(&colons), expected);
-        assert_eq!(canonical(&format!("sha256 Fingerprint={colons}\n")), expected);
-        for wrong in ["", "AB", &"zz".repeat(32), &"ab".repeat(33), "../../etc/passwd"] {
-            assert_eq!(canonical(wrong), None, "{wrong:?}");
-        }
-    }
 
     #[test]
     fn an_entry_is_found_however_it_is_written() {

@@ -1,5 +1,6 @@
 //! The first certificate of an agent, for a token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use kube::api::PostParams;
 use tiphys_proto::join::join_server::Join;
 use tiphys_proto::join::{AuthoritiesRequest, AuthoritiesResponse, CertificateResponse, JoinRequest};
 use tiphys_shared::kube::client;
-use tiphys_shared::kube::cluster_secret::{self, ClusterSecret};
+use tiphys_shared::kube::cluster_secret::{self, Cluster};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::process::clock;
 use tiphys_shared::process::persist::persist;
@@ -67,8 +68,8 @@ impl Joining {
             Ok(Material { ca: authorities.as_bytes().to_vec(), ..own })
         };
         let material = issued().map_err(|error| error.to_string())?;
-        let made = ClusterSecret { agent, proxy, material: &material, token: None };
-        let made = made.to_secret(&self.tickets.namespace);
+        let server = cluster_secret::server(proxy, agent);
+        let made = Cluster::new(agent, server, &material).into_secret(agent, BTreeMap::new());
         let secrets = self.tickets.secrets();
         let written = persist(PATIENCE, client::may_pass, || async {
             match secrets.create(&PostParams::default(), &made).await {

@@ -9,9 +9,12 @@
 //!
 //! Pure: the caller says what time it is, and sends.
 
+mod entry;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use self::entry::{Entry, InFlight};
 use crate::model::{EventId, ResourceKey};
 
 /// First wait before an unacknowledged message is sent again; each further wait is [`RESEND_FACTOR`] times longer.
@@ -93,91 +96,6 @@ pub struct Acked<T> {
     pub item: Item<T>,
     /// Since when the peer was to come to see it; none if nobody said what time it was.
     pub since: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct InFlight<T> {
-    id: EventId,
-    item: Item<T>,
-    since: Option<Instant>,
-    attempts: u32,
-    due: Instant,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    delete: Option<T>,
-    state: Option<(T, bool)>,
-    operation: Option<T>,
-    terminate: Option<T>,
-    request: Option<T>,
-    in_flight: Option<InFlight<T>>,
-    /// When the oldest change was made that was not sent yet.
-    since: Option<Instant>,
-    attempts: u32,
-    queued: bool,
-}
-
-impl<T> Default for Entry<T> {
-    fn default() -> Self {
-        Self {
-            delete: None,
-            state: None,
-            operation: None,
-            terminate: None,
-            request: None,
-            in_flight: None,
-            since: None,
-            attempts: 0,
-            queued: false,
-        }
-    }
-}
-
-impl<T> Entry<T> {
-    fn has_unsent(&self) -> bool {
-        self.delete.is_some()
-            || self.state.is_some()
-            || self.operation.is_some()
-            || self.terminate.is_some()
-            || self.request.is_some()
-    }
-
-    fn take(&mut self) -> Option<Item<T>> {
-        if let Some(value) = self.delete.take() {
-            return Some(Item::Delete(value));
-        }
-        if let Some((value, created)) = self.state.take() {
-            return Some(Item::State { value, created });
-        }
-        if let Some(value) = self.operation.take() {
-            return Some(Item::Operation(value));
-        }
-        if let Some(value) = self.terminate.take() {
-            return Some(Item::Terminate(value));
-        }
-        self.request.take().map(Item::Request)
-    }
-
-    /// Puts back what was in flight, unless something newer has come that contains it.
-    fn put_back(&mut self, flight: InFlight<T>) {
-        self.since = flight.since.into_iter().chain(self.since).min();
-        match flight.item {
-            Item::Delete(value) => _ = self.delete.get_or_insert(value),
-            Item::State { value, created } => match &mut self.state {
-                // The newer state is yet to introduce the resource if the older one was not acknowledged.
-                Some((_, newer_created)) => *newer_created |= created,
-                // The resource has died since; the peer need not hear how it was before.
-                None if self.delete.is_some() => {}
-                None => self.state = Some((value, created)),
-            },
-            // So has what it was to do.
-            Item::Operation(_) | Item::Terminate(_) if self.delete.is_some() => {}
-            Item::Operation(value) => _ = self.operation.get_or_insert(value),
-            Item::Terminate(value) => _ = self.terminate.get_or_insert(value),
-            Item::Request(value) => _ = self.request.get_or_insert(value),
-        }
-    }
 }
 
 /// The outbox of one peer.

@@ -45,9 +45,12 @@ impl State {
     }
 }
 
-/// The SHA-256 of a certificate as people and tools write it, in upper case and without separators; none if it is not one.
+/// The SHA-256 of a certificate as people and tools write it (openssl: `sha256 Fingerprint=AB:CD:…`), as the Go project compares
+/// it: in upper case and without separators. None if it is not one.
 pub fn fingerprint(text: &str) -> Option<String> {
-    let plain: String = text.trim().chars().filter(|c| *c != ':').map(|c| c.to_ascii_uppercase()).collect();
+    let text = text.trim();
+    let digits = text.split_once('=').map_or(text, |(_, value)| value);
+    let plain: String = digits.chars().filter(|c| *c != ':').map(|c| c.to_ascii_uppercase()).collect();
     (plain.len() == 64 && plain.bytes().all(|b| b.is_ascii_hexdigit())).then_some(plain)
 }
 
@@ -170,7 +173,8 @@ mod tests {
         let pairs = ["ab"; 32].join(":");
         assert_eq!(fingerprint(&pairs).as_deref(), Some(plain.as_str()));
         assert_eq!(fingerprint(&format!(" {plain}\n")).as_deref(), Some(plain.as_str()));
-        for wrong in ["", "ab", &"zz".repeat(32), &"ab".repeat(33)] {
+        assert_eq!(fingerprint(&format!("sha256 Fingerprint={pairs}\n")).as_deref(), Some(plain.as_str()));
+        for wrong in ["", "ab", &"zz".repeat(32), &"ab".repeat(33), "../../etc/passwd"] {
             assert_eq!(fingerprint(wrong), None, "{wrong}");
         }
     }

@@ -3,6 +3,9 @@
 //! The pump is the same on both sides. It ends with its stream, or when it is cancelled because a newer stream of the
 //! same peer took its place; handlers that are under way end with it, unacknowledged, so that the peer says it again.
 
+mod next;
+mod outgoing;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::hash::Hash;
@@ -10,22 +13,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, Stream, StreamExt as _};
-use parking_lot::Mutex;
-use prost::Message as _;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tiphys_proto::event_stream::Event as WireEvent;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use self::outgoing::age;
+pub use self::outgoing::{Outgoing, SharedOutbox};
 use super::codec::{self, Malformed};
-use super::express::{Express, Unsent};
-use super::traces::Journeys;
-use crate::model::event::{Event, EventId, Payload, REFUSED, Target};
+use crate::model::event::{Event, EventId, REFUSED};
 use crate::model::feature::{Feature, Features};
-use crate::model::{Object, ResourceKey};
-use crate::process::clock;
 use crate::protocol::inbox::{Inbox, Limits};
 use crate::protocol::outbox::{Acked, Item, Key, Outbox};
 
@@ -39,84 +38,6 @@ const SILENCE: Duration = Duration::from_secs(2);
 const DEAD: Duration = Duration::from_secs(100);
 /// Acknowledgements that may wait before nothing more is read: a peer that does not read cannot make us grow.
 const ACKS: usize = 1024;
-
-/// What waits in an outbox.
-#[derive(Clone, Debug)]
-pub enum Outgoing {
-    /// A resource as its sender has it. What the peer may see of it is decided when it is sent.
-    Object(Arc<Object>),
-    /// A message of its own.
-    Message(Box<Event>),
-}
-
-/// A peer's outbox, shared by those who fill it and the pump that empties it. Outlives every stream.
-#[derive(Debug, Default)]
-pub struct SharedOutbox {
-    outbox: Mutex<Outbox<Outgoing>>,
-    express: Express,
-    filled: Notify,
-    acked: Notify,
-    /// The traces of what goes through it, and of what is heard in return.
-    journeys: Journeys,
-    /// Held by the pump that empties it: a new stream waits for the last word of the one before.
-    pumping: tokio::sync::Mutex<()>,
-}
-
-impl SharedOutbox {
-    /// An empty one whose events are traced.
-    pub fn new(journeys: Journeys) -> Self {
-        Self { journeys, ..Self::default() }
-    }
-
-    /// Changes the outbox and wakes the pump.
-    pub fn fill<R>(&self, change: impl FnOnce(&mut Outbox<Outgoing>) -> R) -> R {
-        let mut outbox = self.outbox.lock();
-        outbox.at(Instant::now().into_std());
-        let result = change(&mut outbox);
-        drop(outbox);
-        self.filled.notify_one();
-        result
-    }
-
-    /// Sends a message that somebody waits for: ahead of most that waits, once, and not after `until`. It is on its way when
-    /// this returns; what is returned need be awaited only by who wants to know.
-    ///
-    /// # Errors
-    /// [`Unsent`] if it will not arrive. That it was sent does not mean that it will.
-    pub fn express(&self, event: Event, until: Instant) -> impl Future<Output = Result<(), Unsent>> + use<> {
-        let outcome = self.express.add(event, until.into_std());
-        self.filled.notify_one();
-        async move { outcome.await.unwrap_or(Err(Unsent::NoStream)) }
-    }
-
-    /// Waits until the peer has acknowledged everything about the resource.
-    pub async fn settled(&self, key: &ResourceKey) {
-        loop {
-            let acked = self.acked.notified();
-            if !self.outbox.lock().is_pending(key) {
-                return;
-            }
-            acked.await;
-        }
-    }
-
-    /// How long the peer has been behind: the age of the oldest change that it has yet to acknowledge.
-    pub fn behind(&self) -> Duration {
-        let oldest = self.outbox.lock().oldest();
-        oldest.map(age).unwrap_or_default()
-    }
-
-    fn acknowledge(&self, id: &EventId) -> Option<Acked<Outgoing>> {
-        let settled = self.outbox.lock().acked(id);
-        self.acked.notify_waiters();
-        settled
-    }
-
-    /// Looks at the outbox.
-    pub fn read<R>(&self, look: impl FnOnce(&Outbox<Outgoing>) -> R) -> R {
-        look(&self.outbox.lock())
-    }
-}
 
 /// What became of an event at its handler.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,14 +151,14 @@ pub async fn run<S: Side>(
             });
         }
         if next.is_none() {
-            next = next_ack(&mut acks);
+            next = next::acknowledgement(&mut acks);
         }
         // Neither those who wait nor resources hold the other up.
         for _ in 0..2 {
             if next.is_none() {
                 next = match hurry {
-                    true => next_express(&*side, &outbox, max_message_size),
-                    false => next_message(&*side, &outbox, max_message_size),
+                    true => next::express(&*side, &outbox, max_message_size),
+                    false => next::message(&*side, &outbox, max_message_size),
                 };
                 hurry = !hurry;
             }
@@ -299,88 +220,12 @@ pub async fn run<S: Side>(
     }
 }
 
-/// Acknowledgements go before news: they are small, and free the peer.
-fn next_ack(acks: &mut VecDeque<Event>) -> Option<WireEvent> {
-    while let Some(ack) = acks.pop_front() {
-        match codec::encode(&ack) {
-            Ok(message) => return Some(message),
-            Err(error) => tracing::error!(event_id = %ack.id, %error, "acknowledgement could not be written"),
-        }
-    }
-    None
-}
-
-fn next_express<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usize) -> Option<WireEvent> {
-    loop {
-        let mut waiting = outbox.express.next(Instant::now().into_std())?;
-        waiting.event.sent_at = Some(clock::now());
-        match codec::encode(&waiting.event) {
-            Ok(message) if message.encoded_len() <= max_message_size => {
-                side.on_sent(&waiting.event);
-                waiting.done(Ok(()));
-                return Some(message);
-            }
-            Ok(_) => waiting.done(Err(Unsent::TooLarge)),
-            Err(error) => {
-                side.on_unsendable(&waiting.event, &error.to_string());
-                waiting.done(Err(Unsent::Unwritable));
-            }
-        }
-    }
-}
-
-fn next_message<S: Side>(side: &S, outbox: &SharedOutbox, max_message_size: usize) -> Option<WireEvent> {
-    loop {
-        let (event, since) = {
-            let mut outbox = outbox.outbox.lock();
-            let now = Instant::now().into_std();
-            let (key, item) = outbox.next(now)?;
-            match side.render(&key, &item) {
-                Some(event) => {
-                    // A sign of life is not acknowledged.
-                    let since = if event.target == Target::Heartbeat {
-                        outbox.skip(key);
-                        None
-                    } else {
-                        outbox.sent(key, item, event.id.clone(), now)
-                    };
-                    (event, since)
-                }
-                None => {
-                    outbox.skip(key);
-                    continue;
-                }
-            }
-        };
-        let mut event = event;
-        // What is asked for the sake of the protocol is nobody's change.
-        if matches!(event.payload, Payload::Object(_)) {
-            outbox.journeys.sending(&mut event, since);
-        }
-        match codec::encode(&event) {
-            // What cannot pass is parked until its time to be sent again, and holds up nothing else.
-            Ok(message) if message.encoded_len() > max_message_size => {
-                side.on_unsendable(&event, "it is larger than --grpc-max-message-size");
-            }
-            Ok(message) => {
-                side.on_sent(&event);
-                return Some(message);
-            }
-            Err(error) => side.on_unsendable(&event, &error.to_string()),
-        }
-    }
-}
-
 fn refusal(features: &watch::Receiver<Option<Features>>, ack: Event, reason: &str) -> Event {
     if features.borrow().as_ref().is_some_and(|features| features.has(Feature::Refusals)) {
         codec::refusal(ack, reason)
     } else {
         ack
     }
-}
-
-fn age(since: std::time::Instant) -> Duration {
-    Instant::from_std(since).elapsed()
 }
 
 async fn sleep_until(due: Option<Instant>) {
@@ -400,6 +245,7 @@ mod tests {
 
     use super::*;
     use crate::model::EventKind;
+    use crate::model::event::{Payload, Target};
 
     /// A side that asks one thing, and takes whatever it is told.
     struct Asking(Arc<SharedOutbox>);

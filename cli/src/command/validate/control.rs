@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use tiphys_principal::routing::{Mapping, Rule};
+use tiphys_shared::kube::cluster_secret::Cluster;
+use tiphys_shared::model::argocd::annotation::SKIP_RECONCILE;
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{AgentName, Kind};
 use tiphys_shared::process::options::NamePattern;
+use tiphys_shared::security::blocklist::fingerprint;
 use tiphys_shared::security::pki::{Certificate, Usage};
 
 use super::finding::{Finding, Findings};
 use super::material::{authority, blocked, pair, signing_key, trusted, validity};
 use super::snapshot::{ControlPlane, Facts};
-use crate::command::agents::cluster::{Cluster, SKIP_RECONCILE};
-use crate::command::blocklist::canonical;
 use crate::operator::names;
 
 const PARAMS: &str = "argocd-cmd-params-cm";
@@ -275,7 +276,7 @@ fn one_cluster(
 
 fn blocklist(findings: &mut Findings, facts: &Facts) {
     let entries = facts.config_maps.get(names::BLOCKLIST).and_then(|map| map.data.as_ref());
-    for entry in entries.into_iter().flatten().map(|(key, _)| key).filter(|key| canonical(key).is_none()) {
+    for entry in entries.into_iter().flatten().map(|(key, _)| key).filter(|key| fingerprint(key).is_none()) {
         findings.error(
             "blocklist-entry",
             format!(

@@ -1,6 +1,7 @@
 //! Certificates, keys and the Secrets that hold them. Pure.
 
 use jiff::Timestamp;
+use tiphys_shared::security::blocklist::fingerprint;
 use tiphys_shared::security::pki::{Certificate, Distrust, Usage, judge};
 use tiphys_shared::security::secret::Secret;
 use tiphys_shared::security::tls::{self, ClientCertificate, Material, Policy, ServerTls};
@@ -208,9 +209,7 @@ pub(super) fn signing_key(findings: &mut Findings, facts: &Facts, name: &str) {
 pub(super) fn blocked(findings: &mut Findings, control: &Facts, certificate: &Certificate, what: &str) {
     let map = control.config_maps.get(names::BLOCKLIST).and_then(|map| map.data.as_ref());
     let listed = map.is_some_and(|entries| {
-        entries.keys().any(|key| {
-            crate::command::blocklist::canonical(key).as_deref() == Some(certificate.fingerprint.as_str())
-        })
+        entries.keys().any(|key| fingerprint(key).as_deref() == Some(certificate.fingerprint.as_str()))
     });
     if listed {
         findings.error(
