@@ -5,6 +5,7 @@
 //! nobody else.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -13,10 +14,12 @@ use kube::api::{Api, PostParams};
 use tiphys_proto::join::join_client::JoinClient;
 use tiphys_proto::join::{AuthoritiesRequest, JoinRequest};
 use tiphys_shared::model::argocd::label;
+use tiphys_shared::process::backoff::{Backoff, Schedule};
 use tiphys_shared::security::join_token::{self, JoinToken};
 use tiphys_shared::security::pki::{self, Certificate, Request};
 use tiphys_shared::security::tls::{self, Alpn, ClientTls, Material, Policy, Version};
 use tiphys_shared::wire::transport::{self, DialOptions};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -28,6 +31,15 @@ pub const CA_SECRET: &str = "argocd-agent-ca";
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Largest answer.
 const ANSWER: usize = 256 * 1024;
+/// How long a principal is tried that has too many others to see to.
+const CROWD: Duration = Duration::from_secs(120);
+/// Pauses between attempts: a thousand clusters that come at once come again at different times.
+const PAUSES: Schedule = Schedule {
+    initial: Duration::from_secs(1),
+    max: Duration::from_secs(8),
+    factor: 2.0,
+    stable_after: Duration::MAX,
+};
 
 /// Why a cluster cannot join.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +97,25 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the principal was reached and had too much to do: it goes away by itself. Where nobody listens, a person has to
+    /// look.
+    fn is_of_a_crowd(&self) -> bool {
+        match self {
+            Self::Dial(error) => error.is_busy(),
+            // What has a source is a broken connection.
+            Self::Refused(status) => status.code() == Code::Unavailable || status.source().is_some(),
+            Self::TimedOut => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the principal itself has said that it could not do it now, so that the token is as good as before.
+    fn asks_for_another_try(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.code() == Code::Unavailable && status.source().is_none())
+    }
+}
+
 /// What joining brought.
 #[derive(Debug)]
 pub struct Joined {
@@ -96,19 +127,18 @@ pub struct Joined {
     pub warning: Option<String>,
 }
 
-/// Gets a certificate for a token.
+/// Gets a certificate for a token. A principal that has too many others to see to is tried again for two minutes.
 ///
 /// # Errors
 /// [`Error`]. The token is used up only if this succeeds, or if the answer is lost on its way.
 pub async fn enrol(host: &str, port: u16, token: &JoinToken) -> Result<Joined, Error> {
-    let anybody = client(host, port, &Material::default(), true).await?;
-    let asked = with_patience(anybody.clone().authorities(AuthoritiesRequest {})).await?;
-    drop(anybody);
-    let authorities = asked.authorities.into_bytes();
-    if !join_token::is_same(&join_token::authorities_hash(&authorities)?, &token.authorities) {
-        return Err(Error::OtherAuthorities);
-    }
-    let mut known = client(host, port, &Material::ca_only(authorities), false).await?;
+    let mut crowd = Crowd::new();
+    let authorities = loop {
+        match authorities(host, port, token).await {
+            Err(error) if error.is_of_a_crowd() => crowd.wait(error).await?,
+            outcome => break outcome?,
+        }
+    };
     let request = Request::new(token.agent.as_str()).map_err(Error::Key)?;
     let asked = JoinRequest {
         agent: token.agent.to_string(),
@@ -116,12 +146,60 @@ pub async fn enrol(host: &str, port: u16, token: &JoinToken) -> Result<Joined, E
         secret: token.secret.expose_str().unwrap_or_default().to_owned(),
         request: request.der,
     };
-    let answer = with_patience(known.join(asked)).await?;
+    let answer = loop {
+        let mut known = match client(host, port, &Material::ca_only(authorities.clone()), false).await {
+            Err(error) if error.is_of_a_crowd() => {
+                crowd.wait(error).await?;
+                continue;
+            }
+            outcome => outcome?,
+        };
+        match with_patience(known.join(asked.clone())).await {
+            // The token may be used up: an answer that does not come is not asked for again.
+            Err(error) if error.asks_for_another_try() => crowd.wait(error).await?,
+            outcome => break outcome?,
+        }
+    };
     let material = Material::new(answer.certificate, request.key, answer.authorities);
     // A certificate for another key would be found out at the first connection only.
     ClientTls::new(&material, Policy::default(), false)?;
     let certificate = material.leaf()?.ok_or(tls::Error::NoCertificate { what: "the answer" })?;
     Ok(Joined { material, certificate, warning: Some(answer.warning).filter(|text| !text.is_empty()) })
+}
+
+/// Asks for the CAs of the control plane, and compares them with what the token says.
+async fn authorities(host: &str, port: u16, token: &JoinToken) -> Result<Vec<u8>, Error> {
+    let mut anybody = client(host, port, &Material::default(), true).await?;
+    let asked = with_patience(anybody.authorities(AuthoritiesRequest {})).await?;
+    let authorities = asked.authorities.into_bytes();
+    if join_token::is_same(&join_token::authorities_hash(&authorities)?, &token.authorities) {
+        Ok(authorities)
+    } else {
+        Err(Error::OtherAuthorities)
+    }
+}
+
+/// Others who want the same thing at the same time.
+struct Crowd {
+    until: Instant,
+    backoff: Backoff,
+}
+
+impl Crowd {
+    fn new() -> Self {
+        Self { until: Instant::now() + CROWD, backoff: Backoff::random(PAUSES) }
+    }
+
+    /// Waits for a better moment; gives up with the reason for this one if it has been too long.
+    async fn wait(&mut self, reason: Error) -> Result<(), Error> {
+        let pause = self.backoff.next_delay(Duration::ZERO);
+        if Instant::now() + pause > self.until {
+            return Err(reason);
+        }
+        tracing::warn!(%reason, retry_in = ?pause, "the principal has too many others to see to");
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
 }
 
 async fn client(

@@ -16,7 +16,12 @@ where
     F: Future<Output = Result<(), Failure>>,
 {
     raise_file_limit();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut runtime = match workers {
+        // What waits for others most of the time is woken faster without a second thread to hand it to.
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime
         .worker_threads(workers)
         // Only name lookups and small files block; idle threads cost memory.
         .max_blocking_threads(8)

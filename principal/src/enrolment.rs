@@ -31,8 +31,6 @@ use self::ticket::Tickets;
 use crate::grpc::gate::Gate;
 use crate::metrics::Metrics;
 
-/// Connections of those who have proved nothing yet.
-const CONNECTIONS: usize = 256;
 /// How long such a connection may last.
 const AGE: Duration = Duration::from_secs(60);
 /// Largest message from them, in bytes.
@@ -55,12 +53,21 @@ pub struct EnrolmentConfig {
     pub lifetime: Duration,
     /// Host and port of the resource proxy, as Argo CD reaches it; without it no cluster Secrets are made.
     pub proxy: Option<String>,
+    /// Connections of those who have proved nothing yet. As many again wait for a place; the rest is turned away, and comes
+    /// again.
+    pub places: usize,
+}
+
+impl EnrolmentConfig {
+    /// How many places there are where nobody says otherwise.
+    pub const PLACES: usize = 256;
 }
 
 /// Gives out certificates.
 pub(crate) struct Enrolment {
     joining: Joining,
     authority: Arc<Authority>,
+    places: usize,
 }
 
 impl Enrolment {
@@ -75,7 +82,12 @@ impl Enrolment {
         });
         let tickets = Tickets { client: config.client, namespace: config.namespace };
         let joining = Joining { authority: Arc::clone(&authority), tickets, proxy: config.proxy };
-        Self { joining, authority }
+        Self { joining, authority, places: config.places }
+    }
+
+    /// How many connections may wait for a place.
+    pub(crate) fn waiting(&self) -> usize {
+        self.places
     }
 
     /// The service for agents that have a certificate.
@@ -94,7 +106,7 @@ impl Enrolment {
             .max_connection_age(AGE)
             .max_connection_age_grace(AGE)
             .add_service(service)
-            .serve_with_incoming_shutdown(bounded(connections), cancel.cancelled_owned());
+            .serve_with_incoming_shutdown(bounded(connections, self.places), cancel.cancelled_owned());
         if let Err(error) = served.await {
             tracing::error!(%error, "join requests are not served any more");
         }
@@ -104,8 +116,9 @@ impl Enrolment {
 /// At most so many connections at a time.
 fn bounded(
     connections: mpsc::Receiver<Connection>,
+    most: usize,
 ) -> impl Stream<Item = Result<Connection, std::io::Error>> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Arc::new(Semaphore::new(most));
     futures::stream::unfold((connections, places), |(mut connections, places)| async move {
         let place = Arc::clone(&places).acquire_owned().await.ok()?;
         let connection = connections.recv().await?;

@@ -47,9 +47,6 @@ use crate::web::{self, Facts, Web, WebConfig};
 /// How long open streams get to end by themselves.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Connections of agents that want to join, and wait for their turn.
-const JOINING: usize = 256;
-
 /// Everything that a principal needs, ready to be used.
 pub struct Config {
     /// What it serves.
@@ -312,7 +309,7 @@ impl Bound {
         };
         let mut incoming = transport::listen(listener, config.tls.clone(), limits);
         if let Some(enrolment) = enrolment {
-            let (sender, connections) = mpsc::channel(JOINING);
+            let (sender, connections) = mpsc::channel(enrolment.waiting());
             incoming = incoming.diverting(sender);
             tasks.spawn(enrolment.serve(connections, watching.clone()));
         }

@@ -235,6 +235,7 @@ fn onboarding(settings: &Settings, reader: &Reader) -> Onboarding {
                 .as_ref()
                 .filter(|_| registration.is_none())
                 .map(|_| wanted.proxy_address.clone()),
+            places: EnrolmentConfig::PLACES,
         }),
         _ => None,
     };

@@ -5,5 +5,6 @@
 pub mod audit;
 pub mod body;
 pub mod channels;
+pub mod gathered;
 pub mod headers;
 pub mod refusal;

@@ -2,5 +2,7 @@
 
 pub mod chaos;
 pub mod fuzz;
+pub mod installation;
 pub mod load;
+pub mod rotation;
 pub mod simulation;

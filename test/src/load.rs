@@ -4,6 +4,7 @@
 //! and any agents, ours or others.
 
 pub mod application;
+pub mod changes;
 pub mod cluster;
 pub mod fleet;
 pub mod latency;
@@ -11,3 +12,4 @@ pub mod pace;
 pub mod procfs;
 pub mod propagation;
 pub mod proxy;
+pub mod traces;

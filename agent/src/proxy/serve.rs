@@ -8,6 +8,7 @@ use hyper_util::rt::TokioIo;
 use tiphys_shared::model::api_request::{ApiRequest, ResourcePath};
 use tiphys_shared::proxy::audit::Record;
 use tiphys_shared::proxy::body::{self, Body};
+use tiphys_shared::proxy::gathered::Gathered;
 use tiphys_shared::proxy::headers::{self, GROUP, OURS, REQUEST_ID, USER};
 use tiphys_shared::proxy::refusal::Refusal;
 use tiphys_shared::wire::tunnel::{Received, join, upgrade};
@@ -80,7 +81,7 @@ impl Proxy {
                 None => {
                     let (mut parts, body) = answer.into_parts();
                     headers::strip_hop_by_hop(&mut parts.headers);
-                    let body = record.follow(parts.status, body);
+                    let body = record.follow(parts.status, Gathered::new(body));
                     Response::from_parts(parts, body)
                 }
             },

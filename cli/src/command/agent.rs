@@ -71,7 +71,7 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
     for notice in &settings.notices {
         tracing::warn!("{notice}");
     }
-    runtime::run(2, |stop| serve(settings, levels, stop))
+    runtime::run(1, |stop| serve(settings, levels, stop))
 }
 
 async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {

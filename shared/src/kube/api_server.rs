@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kube::Config;
 use kube::client::ConfigExt as _;
 use tower::util::BoxCloneSyncService;
@@ -17,6 +17,7 @@ use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use super::client::Error;
 use crate::proxy::body::{self, Body, BoxError};
+use crate::security::tls::ReadAhead;
 
 /// After this long without a word, the system asks whether the API server is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -42,6 +43,7 @@ impl ApiServer {
         connector.set_nodelay(true);
         connector.set_keepalive(Some(KEEPALIVE));
         connector.set_connect_timeout(config.connect_timeout);
+        let connector = connector.map_response(|tcp| TokioIo::new(ReadAhead::new(tcp.into_inner())));
         let connector = config.rustls_https_connector_with_connector(connector).map_err(wrap)?;
         let client: Client<_, Body> = Client::builder(TokioExecutor::new()).build(connector);
         let service = ServiceBuilder::new()

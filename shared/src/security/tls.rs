@@ -6,6 +6,7 @@
 //! session would not look at the peer's certificate again, so that a replaced CA would not be noticed.
 
 mod policy;
+mod read_ahead;
 mod revocation;
 mod verify;
 
@@ -22,6 +23,7 @@ use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, Supported
 use tokio::sync::watch;
 
 pub use self::policy::{Alpn, ClientCertificate, Policy, Version, cipher_suite, cipher_suite_names};
+pub use self::read_ahead::ReadAhead;
 use super::blocklist::Blocklist;
 use super::pki;
 use super::secret::Secret;

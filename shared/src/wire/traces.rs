@@ -169,12 +169,15 @@ impl Journeys {
             .tracer
             .span_builder(format!("tell {} {}", event.target, event.kind))
             .with_kind(SpanKind::Producer)
-            .with_start_time(began)
-            .with_attributes(self.attributes(event));
+            .with_start_time(began);
         let mut span = builder.start_with_context(&exported.tracer, &parent);
-        span.add_event_with_timestamp("sent", now, Vec::new());
+        // That it is not wanted is said too, so that the peer does not begin a trace of its own.
         event.extensions.insert(TRACEPARENT.to_owned(), to_text(span.span_context()));
-        self.sent.lock().insert(event.id.clone(), span);
+        if span.is_recording() {
+            span.set_attributes(self.attributes(event));
+            span.add_event_with_timestamp("sent", now, Vec::new());
+            self.sent.lock().insert(event.id.clone(), span);
+        }
     }
 
     /// The peer has acknowledged an event, or has refused it.
@@ -198,9 +201,12 @@ impl Journeys {
         let builder = exported
             .tracer
             .span_builder(format!("handle {} {}", event.target, event.kind))
-            .with_kind(SpanKind::Consumer)
-            .with_attributes(self.attributes(event));
-        Some(Handling { span: builder.start_with_context(&exported.tracer, &parent), about: about(event) })
+            .with_kind(SpanKind::Consumer);
+        let mut span = builder.start_with_context(&exported.tracer, &parent);
+        if span.is_recording() {
+            span.set_attributes(self.attributes(event));
+        }
+        Some(Handling { span, about: about(event).filter(|_| self.answers) })
     }
 
     /// It was handled.
@@ -208,7 +214,7 @@ impl Journeys {
         let Some(Handling { mut span, about }) = handling else { return };
         match outcome {
             Outcome::Done => {
-                if let Some(about) = about.filter(|_| self.answers) {
+                if let Some(about) = about {
                     let heard = tokio::time::Instant::now().into_std();
                     self.heard.lock().insert(about, (span.span_context().clone(), heard));
                 }
@@ -220,6 +226,7 @@ impl Journeys {
         span.end();
     }
 
+    /// What is worth knowing of an event. Only for spans that are kept.
     fn attributes(&self, event: &Event) -> Vec<KeyValue> {
         let mut attributes = vec![
             KeyValue::new("argocd.event.id", event.id.to_string()),

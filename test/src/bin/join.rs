@@ -119,6 +119,7 @@ fn config(ca: &Ca, client: kube::Client) -> anyhow::Result<Config> {
         authorities: Place::Secret { name: "argocd-agent-ca".to_owned(), keys: &["tls.crt"] },
         lifetime: DAY / 2,
         proxy: Some("argocd-agent-resource-proxy:9090".to_owned()),
+        places: EnrolmentConfig::PLACES,
     };
     Ok(Config {
         control_plane: ControlPlaneConfig {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use tiphys_shared::process::options::duration;
 use tiphys_test::load::proxy::{Plan, Role, idle, run, side};
+use tokio::runtime::Builder;
 
 /// Measures latency, throughput, a large list and many watches, directly and through principal and agent.
 ///
@@ -36,6 +37,9 @@ struct Options {
     /// Size of the large list in megabytes
     #[arg(long, default_value_t = 50)]
     list: usize,
+    /// Size of each object in it, in bytes
+    #[arg(long, default_value_t = 5000)]
+    object: usize,
     /// How many watches at once
     #[arg(long, default_value_t = 1000)]
     watches: usize,
@@ -56,9 +60,15 @@ struct Options {
     port: u16,
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    match act(Options::parse()).await {
+fn main() -> ExitCode {
+    let options = Options::parse();
+    // As `tiphys agent` and `tiphys principal` have it.
+    let runtime = match options.role {
+        Some(Role::Agent) => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+    };
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(act(options)));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -80,6 +90,7 @@ async fn act(options: Options) -> anyhow::Result<()> {
         clients: options.clients,
         duration: Duration::from_secs(options.seconds),
         list_mb: options.list,
+        object: options.object,
         watches: options.watches,
     };
     if let Some(length) = options.idle {

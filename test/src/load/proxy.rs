@@ -33,6 +33,8 @@ pub struct Plan {
     pub duration: Duration,
     /// Size of the large list, in megabytes.
     pub list_mb: usize,
+    /// Size of an object in it, in bytes.
+    pub object: usize,
     /// Watches at once.
     pub watches: usize,
 }
@@ -56,7 +58,7 @@ async fn configuration(kubeconfig: &Path, context: &str) -> anyhow::Result<kube:
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     let sides = Sides::start(plan).await?;
     let site = Site::new(plan, &sides).await?;
-    site.set_up(plan.list_mb).await?;
+    site.set_up(plan.list_mb, plan.object).await?;
     let report = measured(plan, &site, &sides).await;
     site.tear_down().await?;
     report

@@ -18,6 +18,7 @@ mod redis_proxy;
 mod redis_server;
 #[cfg(not(feature = "real-cluster"))]
 mod restore;
+mod rotation;
 mod simulation;
 #[cfg(not(feature = "real-cluster"))]
 mod skew;

@@ -15,6 +15,7 @@ use tonic::transport::server::Connected;
 
 use crate::security::blocklist::Pass;
 use crate::security::pki;
+use crate::security::tls::ReadAhead;
 
 /// Who is at the other end of a connection: an extension of every request that comes over it.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +53,7 @@ impl std::fmt::Debug for Admitted {
 #[derive(Debug)]
 enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<ReadAhead<TcpStream>>>),
 }
 
 impl Connection {
@@ -62,7 +63,7 @@ impl Connection {
     }
 
     pub(super) fn tls(
-        stream: TlsStream<TcpStream>,
+        stream: TlsStream<ReadAhead<TcpStream>>,
         address: SocketAddr,
         certificate: Option<pki::Certificate>,
         pass: Option<Pass>,
@@ -76,7 +77,7 @@ impl Connection {
     }
 
     /// One whose peer has no certificate and wants one.
-    pub(super) fn enrolment(stream: TlsStream<TcpStream>, address: SocketAddr) -> Self {
+    pub(super) fn enrolment(stream: TlsStream<ReadAhead<TcpStream>>, address: SocketAddr) -> Self {
         Self { enrolment: true, ..Self::tls(stream, address, None, None) }
     }
 

@@ -17,8 +17,8 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::failure::Error;
-use crate::security::tls::ClientTls;
+use super::failure::{CONNECTING, Error};
+use crate::security::tls::{ClientTls, ReadAhead};
 
 /// Whom to dial, and how.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
     let endpoint = options.endpoint()?;
     let late = |during| Error::Timeout { target: target.clone(), during, after: options.connect_timeout };
 
-    let tcp = timeout_at(deadline, connect(options, &target)).await.map_err(|_| late("connecting"))??;
+    let tcp = timeout_at(deadline, connect(options, &target)).await.map_err(|_| late(CONNECTING))??;
     if let Err(source) = tcp.set_nodelay(true) {
         return Err(Error::Network { target, source });
     }
@@ -130,7 +130,7 @@ pub async fn dial(options: &DialOptions) -> Result<Channel, Error> {
         None => Stream::Plain(tcp),
         Some(tls) => {
             let name = options.server_name()?;
-            let handshake = TlsConnector::from(tls.current()).connect(name, tcp);
+            let handshake = TlsConnector::from(tls.current()).connect(name, ReadAhead::new(tcp));
             let stream = timeout_at(deadline, handshake)
                 .await
                 .map_err(|_| late("tls handshake"))?
@@ -184,7 +184,7 @@ pub fn lazy(options: &DialOptions) -> Result<Channel, Error> {
             let stream = match &options.tls {
                 None => Stream::Plain(tcp),
                 Some(tls) => {
-                    let handshake = TlsConnector::from(tls.current()).connect(name, tcp);
+                    let handshake = TlsConnector::from(tls.current()).connect(name, ReadAhead::new(tcp));
                     Stream::Tls(Box::new(handshake.await?))
                 }
             };
@@ -221,7 +221,7 @@ async fn connect(options: &DialOptions, target: &str) -> Result<TcpStream, Error
 
 enum Stream {
     Plain(TcpStream),
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<tokio_rustls::client::TlsStream<ReadAhead<TcpStream>>>),
 }
 
 /// What the other side said first.

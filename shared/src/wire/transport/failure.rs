@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, CertificateError};
 
+/// What is waited for until somebody takes the connection.
+pub(super) const CONNECTING: &str = "connecting";
+
 /// Why dialling failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -180,6 +183,15 @@ impl Error {
                 | Self::Network { .. }
                 | Self::Closed { .. }
         )
+    }
+
+    /// Whether somebody took the connection and then had no time for it: nothing came, or the end.
+    pub fn is_busy(&self) -> bool {
+        match self {
+            Self::Closed { .. } => true,
+            Self::Timeout { during, .. } => *during != CONNECTING,
+            _ => false,
+        }
     }
 
     pub(super) fn from_connect(target: &str, error: io::Error) -> Self {

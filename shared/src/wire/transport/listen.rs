@@ -21,7 +21,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 use super::connection::Connection;
 use crate::security::pki;
-use crate::security::tls::ServerTls;
+use crate::security::tls::{ReadAhead, ServerTls};
 
 /// How long to wait when the process has no file descriptors left: accepting would fail again at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -95,6 +95,9 @@ pub enum HandshakeError {
     /// The peer's certificate is on the blocklist.
     #[error("peer's certificate has been revoked")]
     Revoked,
+    /// The peer wants a certificate, as too many others do at this moment. It may come again.
+    #[error("peer was turned away: too many want to join at this moment")]
+    TurnedAway,
     /// The peer does not like us.
     #[error("peer refused the handshake: {0:?}")]
     Refused(rustls::AlertDescription),
@@ -114,6 +117,7 @@ impl HandshakeError {
             Self::NoCertificate => "no-certificate",
             Self::BadCertificate(_) => "bad-certificate",
             Self::Revoked => "revoked",
+            Self::TurnedAway => "turned-away",
             Self::Refused(_) => "refused",
             Self::Tls(_) => "tls",
         }
@@ -152,7 +156,8 @@ pub fn listen(listener: TcpListener, tls: Option<ServerTls>, limits: Limits) -> 
 }
 
 impl Incoming {
-    /// Sends connections of peers that have no certificate and want one another way. Without that they are refused.
+    /// Sends connections of peers that have no certificate and want one another way. Without that they are refused, and so are
+    /// those for whom there is no room.
     pub fn diverting(self, enrolments: mpsc::Sender<Connection>) -> Self {
         Self { enrolments: Some(enrolments), ..self }
     }
@@ -162,9 +167,10 @@ impl Incoming {
         if !connection.is_enrolment() {
             return Some(connection);
         }
+        let address = connection.peer().address;
         let sent = self.enrolments.as_ref().is_some_and(|to| to.try_send(connection).is_ok());
         if !sent {
-            tracing::warn!("a join request was turned away: there are too many at once, or none are taken");
+            self.report(&HandshakeFailure { address, error: HandshakeError::TurnedAway });
         }
         None
     }
@@ -270,11 +276,12 @@ async fn handshake(
     timeout: Duration,
 ) -> Result<Connection, HandshakeFailure> {
     let fail = |error| HandshakeFailure { address: Some(address), error };
-    let (stream, enrolment) = match tokio::time::timeout(timeout, shake_hands(&tls, stream)).await {
-        Err(_) => return Err(fail(HandshakeError::Timeout(timeout))),
-        Ok(Err(error)) => return Err(fail(HandshakeError::classify(error))),
-        Ok(Ok(shaken)) => shaken,
-    };
+    let (stream, enrolment) =
+        match tokio::time::timeout(timeout, shake_hands(&tls, ReadAhead::new(stream))).await {
+            Err(_) => return Err(fail(HandshakeError::Timeout(timeout))),
+            Ok(Err(error)) => return Err(fail(HandshakeError::classify(error))),
+            Ok(Ok(shaken)) => shaken,
+        };
     if enrolment {
         return Ok(Connection::enrolment(stream, address));
     }
@@ -292,7 +299,10 @@ async fn handshake(
 }
 
 /// Shakes hands. Tells, too, whether the peer is one without a certificate that wants one.
-async fn shake_hands(tls: &ServerTls, stream: TcpStream) -> io::Result<(TlsStream<TcpStream>, bool)> {
+async fn shake_hands(
+    tls: &ServerTls,
+    stream: ReadAhead<TcpStream>,
+) -> io::Result<(TlsStream<ReadAhead<TcpStream>>, bool)> {
     let (accept, is_enrolment) = match tls.enrolment() {
         None => (TlsAcceptor::from(tls.current()).accept(stream), false),
         Some(enrolment) => {
@@ -315,7 +325,7 @@ async fn shake_hands(tls: &ServerTls, stream: TcpStream) -> io::Result<(TlsStrea
 
 /// Lets a peer read why it was refused. With TLS 1.3 it has sent its first request already: closing the connection before
 /// that is read would throw away the alert that is on its way.
-async fn let_hear(mut stream: TcpStream) {
+async fn let_hear(mut stream: ReadAhead<TcpStream>) {
     let mut unread = [0; 1024];
     let hang_up = async {
         stream.shutdown().await?;

@@ -20,8 +20,6 @@ use super::{Plan, configuration};
 use crate::load::latency::Latencies;
 use crate::load::procfs;
 
-/// Size of an object of the large list.
-const OBJECT: usize = 500_000;
 /// How often throughput and list are measured each way. The best of each counts, as the least disturbed.
 const ROUNDS: usize = 3;
 /// How many requests before it counts.
@@ -47,20 +45,21 @@ impl Site {
         })
     }
 
-    /// Makes a namespace with a small object, and with large ones that make up a list of so many megabytes.
-    pub(super) async fn set_up(&self, list_mb: usize) -> anyhow::Result<()> {
+    /// Makes a namespace with a small object, and another with objects of `object` bytes that make up a list of so many
+    /// megabytes.
+    pub(super) async fn set_up(&self, list_mb: usize, object: usize) -> anyhow::Result<()> {
         for name in [&self.namespace, &self.large()] {
             self.make_namespace(name).await?;
         }
         self.create(&self.namespace, SMALL, "small".to_owned()).await?;
         let large = self.large();
-        let objects = (list_mb * 1_000_000).div_ceil(OBJECT);
+        let objects = (list_mb * 1_000_000).div_ceil(object);
         let made = futures::stream::iter(0..objects)
             .map(|number| {
                 let large = &large;
-                async move { self.create(large, &format!("large-{number}"), "x".repeat(OBJECT)).await }
+                async move { self.create(large, &format!("large-{number}"), "x".repeat(object)).await }
             })
-            .buffer_unordered(4);
+            .buffer_unordered(16);
         made.collect::<Vec<_>>().await.into_iter().collect()
     }
 

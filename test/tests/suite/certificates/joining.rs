@@ -3,6 +3,7 @@
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
+use rustls::pki_types::ServerName;
 use tiphys_agent::join::{self, Keeping};
 use tiphys_proto::join::join_client::JoinClient;
 use tiphys_proto::join::{AuthoritiesRequest, JoinRequest};
@@ -15,6 +16,8 @@ use tiphys_shared::security::pki::{Ca, Request};
 use tiphys_shared::security::secret::Secret as Hidden;
 use tiphys_shared::security::tls::{Alpn, ClientTls, Material, Policy};
 use tiphys_shared::wire::transport::{self, DialOptions};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 use tonic::Code;
 
 use super::super::fleet::{DAY, Fleet};
@@ -31,7 +34,7 @@ impl Stage {
     }
 
     fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.control.cluster.client(), NAMESPACE)
+        Api::namespaced(self.control.client(), NAMESPACE)
     }
 
     async fn enrol(&self, token: &JoinToken) -> Result<join::Joined, join::Error> {
@@ -55,9 +58,9 @@ async fn a_cluster_joins_with_a_token_connects_and_renews_its_certificate_by_its
     let stage = Stage::start(&[]).await;
     let token = stage.token("edge-1", DAY).await;
     let cluster = stage.cluster("edge-1").await;
-    let keeping = Keeping::new(cluster.cluster.client(), NAMESPACE, false);
+    let keeping = Keeping::new(cluster.client(), NAMESPACE, false);
     keeping.check().await.unwrap();
-    let there: Api<Secret> = Api::namespaced(cluster.cluster.client(), NAMESPACE);
+    let there: Api<Secret> = Api::namespaced(cluster.client(), NAMESPACE);
     assert!(there.get_opt("argocd-agent-client-tls").await.unwrap().is_none(), "the check wrote something");
     let joined = stage.enrol(&token).await.unwrap();
     assert_eq!(joined.certificate.subject, "CN=edge-1");
@@ -72,7 +75,7 @@ async fn a_cluster_joins_with_a_token_connects_and_renews_its_certificate_by_its
 
     // Ten of its eleven days are over: renewal is due.
     let aged = stage.ca.issue_client::<&str>("edge-1", &[], clock::now() - 10 * DAY, 11 * DAY).unwrap();
-    super::put_pair(&cluster.cluster, "argocd-agent-client-tls", &aged).await;
+    super::put_pair(&cluster, "argocd-agent-client-tls", &aged).await;
     let edge = stage.agent(cluster).await;
     Fleet::until("the renewal", async || {
         let secret = there.get("argocd-agent-client-tls").await.ok()?;
@@ -144,6 +147,36 @@ async fn tokens_that_are_used_expired_forged_or_raced_are_refused_and_so_are_oth
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_finds_all_places_taken_comes_again_and_joins_when_there_is_one() {
+    let stage =
+        Stage::start_with(&[], |config| config.onboarding.enrolment.as_mut().unwrap().places = 1).await;
+    let token = stage.token("edge-1", DAY).await;
+    let turned_away =
+        || figure(&stage.figures, "tiphys_principal_handshake_failures_total", "cause=\"turned-away\"");
+    // Some who take places, and ask for nothing.
+    let ca = Material::ca_only(stage.ca.certificate_pem());
+    let tls = ClientTls::new(&ca, Policy { alpn: Alpn::Join, ..Policy::default() }, false).unwrap();
+    let mut idle = Vec::new();
+    Fleet::until("the first who finds no place", async || {
+        let stream = TcpStream::connect(stage.address).await.unwrap();
+        let name = ServerName::from(stage.address.ip());
+        idle.push(TlsConnector::from(tls.current()).connect(name, stream).await.unwrap());
+        (turned_away() >= 1.0).then_some(())
+    })
+    .await;
+    let before = turned_away();
+    let mut enrolling = Box::pin(stage.enrol(&token));
+    tokio::select! {
+        joined = &mut enrolling => panic!("there was no place: {joined:?}"),
+        () = Fleet::until("that it is turned away", async || (turned_away() > before).then_some(())) => {}
+    }
+    drop(idle);
+    assert_eq!(enrolling.await.unwrap().certificate.subject, "CN=edge-1");
+    assert_eq!(stage.enrolments("join", "issued"), 1.0);
+    stage.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_has_no_certificate_reaches_nothing_but_joining() {
     let stage = Stage::start(&[]).await;
     let ca = Material::ca_only(stage.ca.certificate_pem());
@@ -183,9 +216,9 @@ async fn an_agent_that_logs_in_gets_a_cluster_secret_whose_token_follows_the_key
     .await;
     let shared = stage.ca.issue_client::<&str>("argocd", &[], clock::now(), DAY).unwrap();
     let data = [("tls.crt", &*shared.chain), ("tls.key", shared.key.expose()), ("ca.crt", &*shared.ca)];
-    super::put(&stage.control.cluster, "shared", &data).await;
+    super::put(&stage.control, "shared", &data).await;
     // One that people have made stays as it is.
-    super::put(&stage.control.cluster, "cluster-kept", &[("server", b"https://mine")]).await;
+    super::put(&stage.control, "cluster-kept", &[("server", b"https://mine")]).await;
     for name in ["edge-1", "kept"] {
         let certificate = stage.ca.issue_client::<&str>(name, &[], clock::now(), DAY).unwrap();
         stage.agent(stage.known_cluster(name, &certificate).await).await;
@@ -200,7 +233,7 @@ async fn an_agent_that_logs_in_gets_a_cluster_secret_whose_token_follows_the_key
     let token = token_in(&made).unwrap();
 
     let key = tiphys_shared::security::token::Issuer::generate_key(2048).unwrap();
-    super::put(&stage.control.cluster, "argocd-agent-jwt", &[("jwt.key", key.expose())]).await;
+    super::put(&stage.control, "argocd-agent-jwt", &[("jwt.key", key.expose())]).await;
     Fleet::until("the new token", async || {
         let now = stage.secrets().get("cluster-edge-1").await.ok()?;
         let now = token_in(&now)?;

@@ -19,8 +19,8 @@ async fn a_revoked_agent_is_cut_off_and_kept_out_until_it_is_unblocked() {
     let (doomed, spared) = (certificate("doomed"), certificate("spared"));
     let other = stage.agent(stage.known_cluster("spared", &spared).await).await;
     let edge = stage.agent(stage.known_cluster("doomed", &doomed).await).await;
-    let maps: Api<ConfigMap> = Api::namespaced(stage.control.cluster.client(), NAMESPACE);
-    let secrets: Api<Secret> = Api::namespaced(stage.control.cluster.client(), NAMESPACE);
+    let maps: Api<ConfigMap> = Api::namespaced(stage.control.client(), NAMESPACE);
+    let secrets: Api<Secret> = Api::namespaced(stage.control.client(), NAMESPACE);
     let secret = json!({"metadata": {"name": "cluster-doomed", "labels": {
         "argocd.argoproj.io/secret-type": "cluster", "argocd-agent.argoproj-labs.io/agent-name": "doomed",
     }}});
@@ -47,7 +47,7 @@ async fn a_revoked_agent_is_cut_off_and_kept_out_until_it_is_unblocked() {
         (figure(&stage.figures, "tiphys_principal_handshake_failures_total", labels) >= 1.0).then_some(())
     })
     .await;
-    let events: Api<Event> = Api::namespaced(stage.control.cluster.client(), NAMESPACE);
+    let events: Api<Event> = Api::namespaced(stage.control.client(), NAMESPACE);
     Fleet::until("what is told of it", async || {
         let told = events.list(&Default::default()).await.ok()?.items;
         told.into_iter().find(|event| {

@@ -44,7 +44,7 @@ async fn everything_is_replaced_under_load_without_a_loss_and_each_agent_connect
         let cluster = stage.known_cluster(name, &short).await;
         edges.push(stage.agent(cluster).await);
     }
-    let control = stage.control.cluster.client();
+    let control = stage.control.client();
     let there = |name: &str| kinds::api(&control, Kind::Application, Some(name));
     for name in names {
         there(name).create(&PostParams::default(), &application("app", "0")).await.unwrap();
@@ -65,7 +65,7 @@ async fn everything_is_replaced_under_load_without_a_loss_and_each_agent_connect
             }
         }
     });
-    let (at, figures) = (&stage.control.cluster, &stage.figures);
+    let (at, figures) = (&stage.control, &stage.figures);
     let client = stage.ca.issue_client::<&str>("edge-0", &[], clock::now(), DAY).unwrap();
 
     // The principal's certificate, of the same CA; and one that is no pair, which changes nothing.
@@ -90,7 +90,7 @@ async fn everything_is_replaced_under_load_without_a_loss_and_each_agent_connect
     let pem = |ca: &Ca| ca.certificate_pem().as_bytes().to_vec();
     put(at, "argocd-agent-ca", &[("ca.crt", both.as_bytes())]).await;
     for edge in &edges {
-        put(&edge.cluster.cluster, "argocd-agent-ca", &[("ca.crt", both.as_bytes())]).await;
+        put(&edge.cluster, "argocd-agent-ca", &[("ca.crt", both.as_bytes())]).await;
         Stage::until_reloaded(&edge.figures, "client", 1.0).await;
     }
     Stage::until_reloaded(figures, "server", 2.0).await;
@@ -98,7 +98,7 @@ async fn everything_is_replaced_under_load_without_a_loss_and_each_agent_connect
     Stage::until_reloaded(figures, "server", 3.0).await;
     for (name, edge) in names.iter().zip(&edges) {
         let long = other.issue_client::<&str>(name, &[], clock::now(), DAY).unwrap();
-        put_pair(&edge.cluster.cluster, "argocd-agent-client-tls", &long).await;
+        put_pair(&edge.cluster, "argocd-agent-client-tls", &long).await;
     }
     let connections = |edge: &Edge| figure(&edge.figures, "argocd_agent_connections_total", "");
     for edge in &edges {
@@ -109,7 +109,7 @@ async fn everything_is_replaced_under_load_without_a_loss_and_each_agent_connect
     }
     put(at, "argocd-agent-ca", &[("tls.crt", &pem(&other)), ("ca.crt", &pem(&other))]).await;
     for edge in &edges {
-        put(&edge.cluster.cluster, "argocd-agent-ca", &[("ca.crt", &pem(&other))]).await;
+        put(&edge.cluster, "argocd-agent-ca", &[("ca.crt", &pem(&other))]).await;
         Stage::until_reloaded(&edge.figures, "client", 3.0).await;
     }
     Stage::until_reloaded(figures, "server", 4.0).await;
@@ -133,7 +133,7 @@ async fn everything_is_replaced_under_load_without_a_loss_and_each_agent_connect
     load.await.unwrap();
     let last = written.load(Ordering::Relaxed).to_string();
     for (name, edge) in names.iter().zip(&edges) {
-        let here = kinds::api(&edge.cluster.cluster.client(), Kind::Application, Some(NAMESPACE));
+        let here = kinds::api(&edge.cluster.client(), Kind::Application, Some(NAMESPACE));
         Fleet::until_is(&here, "app", &format!("the last change at {name}"), |app| revision(app) == last)
             .await;
         assert_eq!(connections(edge), 2.0, "{name} connected more often than its certificate was replaced");
