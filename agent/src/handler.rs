@@ -20,6 +20,7 @@ use tiphys_shared::protocol::ownership::{self, Decision};
 use tiphys_shared::protocol::resync::exchange::{Query, Report};
 use tiphys_shared::wire::pump::{Outcome, Outgoing, Side};
 
+use crate::news::News;
 use crate::outbound::Outbound;
 use crate::proxy::Events;
 use crate::redis_proxy::RedisProxy;
@@ -31,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct ClusterSide {
     pub(crate) outbound: Arc<Outbound>,
+    /// What is told of resources in Kubernetes.
+    pub(crate) news: News,
     /// Mean pause between two comparisons with a Tiphys principal.
     pub(crate) resync_interval: Option<Duration>,
     /// What the principal may read of this cluster's Redis.
@@ -118,6 +121,14 @@ impl ClusterSide {
             self.report_end(&key, request);
         }
         outcome
+    }
+
+    /// The resource that is here under the name that an event of the principal is about.
+    fn concerned(&self, event: &Event) -> Option<(Kind, Arc<Object>)> {
+        let kind = Kind::of_target(&event.target)?;
+        let Payload::Object(object) = &event.payload else { return None };
+        let key = self.key(kind, object).ok()?;
+        Some((kind, self.outbound.reconciler.stores.of(kind).get(&key)?))
     }
 
     /// The resource here that an event of the principal is about.
@@ -249,6 +260,11 @@ impl Side for ClusterSide {
     async fn handle(&self, event: Event) -> Outcome {
         let began = tokio::time::Instant::now();
         let outcome = self.dispatch(&event).await;
+        if let Outcome::Refused(reason) = &outcome
+            && let Some((kind, here)) = self.concerned(&event)
+        {
+            self.news.refused(kind, &here, reason);
+        }
         let status = match &outcome {
             Outcome::Done => "success",
             Outcome::Refused(_) => "discarded",

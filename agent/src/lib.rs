@@ -16,6 +16,7 @@ mod handler;
 pub mod join;
 mod metrics;
 mod namespaces;
+mod news;
 pub mod options;
 mod outbound;
 mod pace;

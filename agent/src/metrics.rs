@@ -8,7 +8,7 @@ use prometheus::{
     IntGaugeVec, Opts,
 };
 use tiphys_shared::kube::client::RequestMetrics;
-use tiphys_shared::kube::material;
+use tiphys_shared::kube::{material, recorder};
 use tiphys_shared::model::{Event, Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::metrics::{
@@ -34,6 +34,7 @@ pub fn describe() -> Result<Vec<Description>, Error> {
     expiry(&catalogue, Vec::new())?;
     RequestMetrics::new(&catalogue)?;
     material::describe(&catalogue)?;
+    recorder::describe(&catalogue)?;
     renewal::outcomes(&catalogue)?;
     Ok(catalogue.into_descriptions())
 }

@@ -17,11 +17,13 @@ use tiphys_shared::security::tls::{Policy as TlsPolicy, Version};
 use tiphys_shared::wire::transport::proxy::Proxy;
 
 mod compatibility;
+mod events;
 pub(crate) mod proxy;
 mod traces;
 mod transport;
 
 use compatibility::Compatibility;
+use events::EventOptions;
 use proxy::ProxyOptions;
 pub use proxy::{PolicySource, ProxySettings};
 use traces::TraceOptions;
@@ -42,6 +44,8 @@ pub struct Options {
     applications: ApplicationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    events: EventOptions,
     #[command(flatten)]
     proxy: ProxyOptions,
     #[command(flatten)]
@@ -294,6 +298,8 @@ pub struct Settings {
     pub health: Option<Listen>,
     /// The API server of this cluster.
     pub kubernetes: Access,
+    /// Whether Kubernetes Events are written.
+    pub events: bool,
     /// Namespace of Argo CD in this cluster.
     pub namespace: String,
     /// Namespaces besides [`Self::namespace`] in which applications are managed.
@@ -445,6 +451,7 @@ impl Options {
             metrics: port(self.process.metrics_port),
             health: port(self.process.healthz_port),
             kubernetes: access,
+            events: self.events.kubernetes_events,
             namespace: self.kubernetes.namespace,
             allowed_namespaces,
             destination_based_mapping: self.applications.destination_based_mapping,

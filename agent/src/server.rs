@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::{Change, Stores};
-use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
+use tiphys_shared::kube::reconciler::{Cause, NamespaceCreation, Reconciler, Rules};
+use tiphys_shared::kube::recorder::Recorder;
 use tiphys_shared::model::{Mode, ResourceKey};
 use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::process::readiness::{Condition, Guard, Readiness};
@@ -28,6 +29,7 @@ use crate::connection::{self, Link};
 use crate::handler::ClusterSide;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
+use crate::news::News;
 use crate::outbound::Outbound;
 use crate::pace::Pace;
 use crate::proxy::{Events, Proxy, ProxyConfig};
@@ -72,6 +74,8 @@ pub struct Config {
     pub registry: Registry,
     /// Where the traces go of what it is told.
     pub traces: Traces,
+    /// Writes what becomes of resources on the objects that stand for them.
+    pub recorder: Recorder,
 }
 
 /// An agent that has not begun yet.
@@ -156,6 +160,7 @@ impl<L: Link> Agent<L> {
     pub async fn run(self, cancel: CancellationToken) -> Result<(), Error> {
         let Self { config, link, connected, synced, outbox, cluster, principal, .. } = self;
         let metrics = Arc::new(Metrics::new(&config.registry, &outbox)?);
+        let news = News::new(config.recorder);
         let tasks = TaskTracker::new();
         let stop = cancel.child_token();
         // Applications may be in many namespaces only if they keep theirs.
@@ -215,11 +220,15 @@ impl<L: Link> Agent<L> {
         }
         {
             let (reconciler, outbound, stop) = (Arc::clone(&reconciler), Arc::clone(&outbound), stop.clone());
+            let news = news.clone();
             tasks.spawn(async move {
-                let note = |key: &ResourceKey, done: &Done| {
+                let note = |key: &ResourceKey, cause: &Cause, done: &Done| {
                     if *done != Done::Unchanged {
                         outbound.metrics.reverted.with_label_values(&[key.kind.target().label()]).inc();
                         tracing::info!(%key, "undid a local change");
+                    }
+                    if let Some(undone) = cause.undone(done) {
+                        news.undone(key.kind, &undone);
                     }
                     // It came back with a clean status, and the control plane shows the one before; or what was here did not
                     // stand for what the control plane has until now.
@@ -258,6 +267,7 @@ impl<L: Link> Agent<L> {
                 let resources = Events::new(proxy.clone(), &outbound, &tasks, &stop);
                 let side = Arc::new(ClusterSide {
                     outbound,
+                    news,
                     resync_interval: config.resync_interval,
                     redis_proxy,
                     resources,

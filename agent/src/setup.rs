@@ -4,6 +4,7 @@ use prometheus::Registry;
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
+use tiphys_shared::kube::recorder::{self, Recorder};
 use tiphys_shared::model::Mode;
 use tiphys_shared::process::metrics;
 use tiphys_shared::process::options::{KeyPair, Problem, Problems};
@@ -53,8 +54,16 @@ pub async fn prepare(
         |error: metrics::Error| Problem::new(error.to_string(), "give each agent a registry of its own");
     let requests = client::RequestMetrics::new(&registry).map_err(twice)?;
     let client = client::measured(access, &requests).map_err(unreachable)?;
-    let reader =
-        Reader::new(client.clone(), settings.namespace.as_str(), "tiphys-agent", &registry).map_err(twice)?;
+    let recorder = match settings.events {
+        false => Recorder::default(),
+        true => {
+            let limits = recorder::Limits::default();
+            Recorder::start(client.clone(), &settings.namespace, "tiphys-agent", limits, &registry, cancel)
+                .map_err(twice)?
+        }
+    };
+    let reader = Reader::new(client.clone(), settings.namespace.as_str(), recorder.clone(), &registry)
+        .map_err(twice)?;
     let tls = match &settings.transport {
         Transport::Plaintext => None,
         Transport::Tls { roots, identity, policy } => {
@@ -107,6 +116,7 @@ pub async fn prepare(
         redis,
         heartbeat: settings.heartbeat_interval,
         registry,
+        recorder,
         traces: match &settings.collector {
             None => Traces::default(),
             Some(collector) => traces::to_collector("agent", collector)?,

@@ -66,6 +66,16 @@ impl Failure {
         self
     }
 
+    /// What failed and why, for whoever goes on all the same.
+    pub(crate) fn what(&self) -> String {
+        match self {
+            Self::Usage(error) => error.to_string(),
+            Self::Options(problems) | Self::Setup(problems) => problems.to_string(),
+            Self::Unheard => "nobody reads the output".to_owned(),
+            Self::Work { what, .. } => what.clone(),
+        }
+    }
+
     /// Tells the user, and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
         match self {

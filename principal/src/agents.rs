@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tiphys_shared::kube::recorder::Recorder;
 use tiphys_shared::model::event::ResourceResponse;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::protocol::resync::cache::Trees;
+use tiphys_shared::security::blocklist::{Blocked, Blocklist};
 use tiphys_shared::wire::pump::SharedOutbox;
 use tiphys_shared::wire::traces::{Journeys, Traces};
 use tiphys_shared::wire::tunnel::Requester;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::news::News;
 use crate::problems::Problems;
 use crate::proxy::events;
 use crate::redis_proxy::remote::Awaited;
@@ -230,6 +233,8 @@ pub struct AgentStatus {
 pub(crate) struct Login {
     pub(crate) version: String,
     pub(crate) certificate_expiry: Option<Timestamp>,
+    /// Of the same certificate.
+    pub(crate) fingerprint: Option<String>,
 }
 
 /// All agents that have connected since this process started.
@@ -241,13 +246,17 @@ pub(crate) struct Agents {
     traces: Traces,
     /// What went wrong with them of late.
     pub(crate) problems: Problems,
+    /// What is told of them in Kubernetes.
+    pub(crate) news: News,
+    /// The certificates that are refused.
+    blocklist: Blocklist,
     moves: watch::Sender<u64>,
 }
 
 impl Agents {
-    /// None yet, and what they will be told is traced.
-    pub(crate) fn new(traces: Traces) -> Self {
-        Self { traces, ..Self::default() }
+    /// None yet. What they will be told is traced, and what becomes of them is recorded.
+    pub(crate) fn new(traces: Traces, recorder: Recorder, blocklist: Blocklist) -> Self {
+        Self { traces, news: News::new(recorder), blocklist, ..Self::default() }
     }
 
     pub(crate) fn get(&self, name: &AgentName) -> Option<Arc<Agent>> {
@@ -282,11 +291,23 @@ impl Agents {
         self.logins.lock().insert(name.clone(), login);
     }
 
+    /// Whether the certificate is blocked now with which it last logged in.
+    pub(crate) fn revoked(&self, name: &AgentName) -> Option<Blocked> {
+        let logins = self.logins.lock();
+        self.blocklist.check(logins.get(name)?.fingerprint.as_deref()?).err()
+    }
+
+    /// The version that it told when it last logged in.
+    pub(crate) fn version(&self, name: &AgentName) -> String {
+        self.logins.lock().get(name).map(|login| login.version.clone()).unwrap_or_default()
+    }
+
     pub(crate) fn status(&self) -> Vec<AgentStatus> {
         let agents = self.all();
         let logins = self.logins.lock();
         let status = |agent: Arc<Agent>| {
-            let Login { version, certificate_expiry } = logins.get(&agent.name).cloned().unwrap_or_default();
+            let Login { version, certificate_expiry, .. } =
+                logins.get(&agent.name).cloned().unwrap_or_default();
             let (connected_since, ended) = {
                 let session = agent.session.lock();
                 (session.live.as_ref().map(|live| live.since), session.ended)

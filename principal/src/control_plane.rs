@@ -11,9 +11,9 @@ use prometheus::Registry;
 use tiphys_proto::event_stream::Event as WireEvent;
 use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::Stores;
-use tiphys_shared::kube::reconciler::{NamespaceCreation, Reconciler, Rules};
+use tiphys_shared::kube::reconciler::{Cause, NamespaceCreation, Reconciler, Rules};
 use tiphys_shared::model::feature::{Feature, Features};
-use tiphys_shared::model::{Kind, Mode};
+use tiphys_shared::model::{AgentName, Kind, Mode, ResourceKey};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::protocol::ownership::{AdoptionPolicy, MismatchPolicy, Policy};
@@ -139,11 +139,14 @@ impl ControlPlane {
             tasks.spawn(async move { outbound.requests.run(reconciler, cancel).await });
         }
         tasks.spawn({
-            let cancel = cancel.clone();
+            let (agents, cancel) = (Arc::clone(&agents), cancel.clone());
             async move {
-                let log = |key: &_, done: &Done| {
+                let log = |key: &ResourceKey, cause: &Cause, done: &Done| {
                     if *done != Done::Unchanged {
                         tracing::info!(%key, "undid a change of what is shown");
+                    }
+                    if let Some(undone) = cause.undone(done) {
+                        agents.news.undone(key.kind, &undone);
                     }
                 };
                 reconciler.mend(cancel, log).await;
@@ -204,6 +207,7 @@ impl ControlPlane {
         tracing::info!(
             agent = %subject.agent, mode = %subject.mode, tiphys = offered.is_some(), "agent connected"
         );
+        self.agents.news.connected(&subject.agent, subject.mode, &self.agents.version(&subject.agent));
         session.agent.note_tiphys(offered.is_some());
         session.agent.note_serves(offered.as_ref().is_some_and(|features| features.has(Feature::Tunnel)));
         let (sender, outgoing) = mpsc::channel(OUTGOING);
@@ -258,17 +262,33 @@ async fn run(
     .await;
     let since = session.since;
     let metrics = &side.outbound.metrics;
-    if !matches!(end, pump::End::Cancelled | pump::End::Closed) {
-        agents.problems.note(Some(&agent.name), &format!("its stream ended: {end}"));
-    }
     if matches!(end, pump::End::Broken(_)) {
         metrics.send_errors.with_label_values(&[agent.name.as_str(), "transport-closing"]).inc();
     }
     let newest = session.end(clock::now());
+    note_end(&agents, &agent.name, &end, newest);
     agents.note_move();
     if let Some(view) = side.view.as_ref().filter(|_| newest) {
         view.came_or_went(&agent.name);
     }
     metrics.connected_agents.set(i64::try_from(agents.connected()).unwrap_or(i64::MAX));
     tracing::info!(agent = %agent.name, %since, reason = %end, replaced = !newest, "agent's stream ended");
+}
+
+/// Takes note of why a stream ended; nobody is told if that was our doing, or another has taken its place.
+fn note_end(agents: &Agents, name: &AgentName, end: &pump::End, newest: bool) {
+    if matches!(end, pump::End::Cancelled) {
+        return;
+    }
+    if let Some(blocked) = agents.revoked(name) {
+        agents.problems.note(Some(name), &format!("it was cut off: {blocked}"));
+        agents.news.revoked(name, &blocked);
+        return;
+    }
+    if !matches!(end, pump::End::Closed) {
+        agents.problems.note(Some(name), &format!("its stream ended: {end}"));
+    }
+    if newest {
+        agents.news.disconnected(name, end);
+    }
 }

@@ -133,6 +133,13 @@ impl AgentSide {
         }
     }
 
+    /// The resource here that an event for the agent is about.
+    fn original(&self, event: &Event) -> Option<(Kind, Arc<Object>)> {
+        let kind = Kind::of_target(&event.target)?;
+        let Payload::Object(sent) = &event.payload else { return None };
+        Some((kind, self.outbound.stores.of(kind).get(&sent.key(kind))?))
+    }
+
     async fn reconcile(&self, key: &ResourceKey, decide: impl Fn(Option<&Object>) -> Decision) -> Outcome {
         let done =
             persist(PATIENCE, Error::is_transient, || self.outbound.reconciler.act(key, &decide)).await;
@@ -204,6 +211,9 @@ impl Side for AgentSide {
         tracing::error!(agent = %self.agent.name, event_id = %event.id, subject, reason, "an event cannot be sent; others pass");
         let what = format!("{subject} cannot be sent: {reason}");
         self.outbound.agents.problems.note(Some(&self.agent.name), &what);
+        if let Some((kind, object)) = self.original(event) {
+            self.outbound.agents.news.unsendable(&self.agent.name, kind, &object, reason);
+        }
         self.outbound.metrics.errors.with_label_values(&["unsendable"]).inc();
     }
 
@@ -232,6 +242,11 @@ impl Side for AgentSide {
             );
             let what = format!("refused {}/{}: {reason}", object.namespace(), object.name());
             self.outbound.agents.problems.note(Some(&self.agent.name), &what);
+            if let Key::Resource(key) = &acked.key
+                && let Some(object) = self.outbound.stores.of(key.kind).get(&object.key(key.kind))
+            {
+                self.outbound.agents.news.resource_refused(&self.agent.name, key.kind, &object, reason);
+            }
         }
     }
 
@@ -240,6 +255,7 @@ impl Side for AgentSide {
         tracing::warn!(agent = %self.agent.name, event_id, reason, "refused an event");
         let what = format!("an event was refused here: {reason}");
         self.outbound.agents.problems.note(Some(&self.agent.name), &what);
+        self.outbound.agents.news.word_refused(&self.agent.name, reason);
         self.outbound.metrics.errors.with_label_values(&["refused"]).inc();
     }
 }

@@ -18,6 +18,7 @@ mod grpc;
 mod handler;
 mod identity;
 mod metrics;
+mod news;
 pub mod options;
 mod outbound;
 mod problems;

@@ -9,7 +9,7 @@ use prometheus::{
     CounterVec, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 use tiphys_shared::kube::client::RequestMetrics;
-use tiphys_shared::kube::material;
+use tiphys_shared::kube::{material, recorder};
 use tiphys_shared::model::{AgentName, Kind, Target};
 use tiphys_shared::process::metrics::{
     Catalogue, Description, Error, LAG, Register, expiry, forget, register,
@@ -38,6 +38,7 @@ pub fn describe() -> Result<Vec<Description>, Error> {
     expiry(&catalogue, Vec::new())?;
     RequestMetrics::new(&catalogue)?;
     material::describe(&catalogue)?;
+    recorder::describe(&catalogue)?;
     blocklist::describe(&catalogue)?;
     Ok(catalogue.into_descriptions())
 }

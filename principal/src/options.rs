@@ -20,6 +20,7 @@ mod authentication;
 mod compatibility;
 mod connections;
 mod embedded;
+mod events;
 mod onboarding;
 mod proxy;
 mod redis_proxy;
@@ -31,6 +32,7 @@ use compatibility::Compatibility;
 use connections::ConnectionOptions;
 use embedded::EmbeddedOptions;
 pub use embedded::EmbeddedSettings;
+use events::EventOptions;
 use onboarding::OnboardingOptions;
 pub use onboarding::OnboardingSettings;
 use proxy::ProxyOptions;
@@ -56,6 +58,8 @@ pub struct Options {
     authentication: AuthenticationOptions,
     #[command(flatten)]
     kubernetes: KubernetesOptions,
+    #[command(flatten)]
+    events: EventOptions,
     #[command(flatten)]
     embedded: EmbeddedOptions,
     #[command(flatten)]
@@ -294,6 +298,8 @@ pub struct Settings {
     pub connections: Connections,
     /// The API server of the control plane, unless it is embedded.
     pub kubernetes: Access,
+    /// Whether Kubernetes Events are written.
+    pub events: bool,
     /// Where the control plane's resources are kept, if not in Kubernetes.
     pub embedded: Option<EmbeddedSettings>,
     /// Namespace of the principal's Secrets and of Argo CD.
@@ -488,6 +494,7 @@ impl Options {
             connections: self.connections.check(),
             kubernetes: access,
             embedded,
+            events: self.events.kubernetes_events,
             namespace,
             allowed_namespaces,
             destination_based_mapping: self.kubernetes.destination_based_mapping,

@@ -11,6 +11,7 @@ use tiphys_proto::log_stream::log_stream_service_server::LogStreamServiceServer;
 use tiphys_proto::terminal_stream::terminal_stream_service_server::TerminalStreamServiceServer;
 use tiphys_proto::tunnel::tunnel_server::TunnelServer;
 use tiphys_proto::version::version_server::VersionServer;
+use tiphys_shared::kube::recorder::Recorder;
 use tiphys_shared::model::feature::{Feature, Features};
 use tiphys_shared::process::metrics::{InUse, expiry};
 use tiphys_shared::process::readiness::{Condition, Guard, Readiness};
@@ -80,6 +81,8 @@ pub struct Config {
     pub web: Option<WebConfig>,
     /// Where the traces go of what agents are told.
     pub traces: Traces,
+    /// Writes what becomes of agents and resources on the objects that stand for them.
+    pub recorder: Recorder,
 }
 
 /// How agents come to be known.
@@ -177,7 +180,8 @@ pub async fn bind(mut config: Config) -> Result<Bound, Error> {
     let certificates: Vec<_> =
         certificates.into_iter().filter_map(|(name, tls)| tls.map(|tls| (name, tls))).collect();
     expiry(&config.control_plane.registry, in_use(&certificates))?;
-    let agents = Arc::new(Agents::new(config.traces.clone()));
+    let blocklist = config.tls.as_ref().map(|tls| tls.blocklist().clone()).unwrap_or_default();
+    let agents = Arc::new(Agents::new(config.traces.clone(), config.recorder.clone(), blocklist));
     let ready = watch::channel(false).0;
     let parts = Parts::new(proxy.is_some(), redis_proxy.is_some());
     Ok(Bound { config, listener, address, proxy, redis_proxy, web, certificates, agents, ready, parts })

@@ -4,8 +4,9 @@ use kube::Client;
 use prometheus::Registry;
 use tiphys_shared::kube::client;
 use tiphys_shared::kube::material::{Place, Places, Reader};
-use tiphys_shared::process::clock;
+use tiphys_shared::kube::recorder::{self, Recorder};
 use tiphys_shared::process::options::{KeyPair, Problem, Problems};
+use tiphys_shared::process::{clock, metrics};
 use tiphys_shared::redis;
 use tiphys_shared::security::blocklist::Blocklist;
 use tiphys_shared::security::passwords::Passwords;
@@ -66,8 +67,25 @@ pub async fn prepare(
 ) -> Result<Config, Problems> {
     let mut problems = Problems::default();
     let Way { client, server } = way;
-    let reader = Reader::new(client.clone(), settings.namespace.as_str(), "tiphys-principal", &registry)
-        .map_err(|error| Problem::new(error.to_string(), "give each principal a registry of its own"))?;
+    let twice =
+        |error: metrics::Error| Problem::new(error.to_string(), "give each principal a registry of its own");
+    let recorder = match settings.events {
+        false => Recorder::default(),
+        true => {
+            let limits = recorder::Limits::default();
+            Recorder::start(
+                client.clone(),
+                &settings.namespace,
+                "tiphys-principal",
+                limits,
+                &registry,
+                cancel,
+            )
+            .map_err(twice)?
+        }
+    };
+    let reader = Reader::new(client.clone(), settings.namespace.as_str(), recorder.clone(), &registry)
+        .map_err(twice)?;
     let blocked = blocklist::follow(client.clone(), &settings.namespace, &registry, cancel).await;
     let listeners = Listeners { reader: &reader, blocklist: blocked?, cancel };
     let onboarding = onboarding(settings, &reader);
@@ -155,6 +173,7 @@ pub async fn prepare(
         redis_proxy,
         web,
         traces: traces(settings)?,
+        recorder,
     })
 }
 

@@ -9,3 +9,4 @@ pub mod join_secret;
 pub mod kinds;
 pub mod material;
 pub mod reconciler;
+pub mod recorder;

@@ -9,7 +9,8 @@ use base64::Engine as _;
 use prost::Message as _;
 use serde_json::Value;
 use tiphys_proto::cloudevents::CloudEvent;
-use tiphys_proto::cloudevents::cloud_event::Data;
+use tiphys_proto::cloudevents::cloud_event::cloud_event_attribute_value::Attr;
+use tiphys_proto::cloudevents::cloud_event::{CloudEventAttributeValue, Data};
 use tiphys_shared::model::event::Payload;
 use tiphys_shared::model::{Event, EventKind, Kind, Target};
 use tiphys_shared::protocol::checksum;
@@ -73,6 +74,41 @@ fn every_recorded_event_decodes_to_a_typed_value_and_encodes_back_field_by_field
         assert_eq!(repeated.attributes, said.attributes, "attributes, and the kinds of their values");
         assert_eq!(content(&repeated), content(&said));
     }
+}
+
+#[test]
+fn what_a_later_release_adds_to_a_recorded_event_changes_nothing_of_the_rest() {
+    let attribute = |attr| CloudEventAttributeValue { attr: Some(attr) };
+    let (mut richer, mut objects) = (0, 0);
+    for (record, message) in recording() {
+        let known = codec::decode(message.clone()).unwrap();
+        let mut later = message.clone();
+        let event = later.event.as_mut().unwrap();
+        event.attributes.insert("future".to_owned(), attribute(Attr::CeString("words".to_owned())));
+        event.attributes.insert("futurebytes".to_owned(), attribute(Attr::CeBytes(vec![1])));
+        if let Some(Data::BinaryData(bytes)) = &mut event.data
+            && let Ok(Value::Object(mut fields)) = serde_json::from_slice(bytes)
+        {
+            richer += 1;
+            fields.insert("future".to_owned(), serde_json::json!({"of": ["it"]}));
+            *bytes = serde_json::to_vec(&fields).unwrap();
+        }
+        // Fields of the message itself, beside the event.
+        let mut raw = later.encode_to_vec();
+        raw.extend([0xfa, 0x3f, 2, 7, 7]);
+        let later = tiphys_proto::event_stream::Event::decode(raw.as_slice()).unwrap();
+        let mut understood = codec::decode(later).unwrap();
+        assert_eq!(understood.extensions.remove("future").as_deref(), Some("words"));
+        if let (Payload::Object(object), Payload::Object(_)) = (&mut understood.payload, &known.payload) {
+            objects += 1;
+            object.data.as_object_mut().unwrap().remove("future").unwrap();
+        }
+        if let Payload::Document(document) = &mut understood.payload {
+            document.as_object_mut().unwrap().remove("future");
+        }
+        assert_eq!(understood, known, "{record}");
+    }
+    assert!(richer > 100 && objects > 50, "{richer} {objects}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `status` and `top`: the agents of a principal, once or all the time.
 
 mod fleet;
+mod screen;
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use tiphys_shared::process::clock;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::fleet::{Fleet, Row};
+use self::screen::{Screen, frame};
 use crate::command::agents::known_agents;
 use crate::failure::Failure;
 use crate::operator;
@@ -16,10 +18,8 @@ use crate::operator::scrape::Source;
 use crate::operator::targets::{Site, Targets};
 use crate::output::{self, Format, Table};
 
-/// Rows of the table where the height of the terminal is not known.
-const ROWS: usize = 20;
-/// Lines of a frame that are not rows.
-const FRAME_LINES: usize = 5;
+/// Lines of a terminal that does not tell how many it has.
+const HEIGHT: usize = 25;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -83,29 +83,31 @@ pub(super) fn run_top(given: &clap::ArgMatches, targets: Targets) -> Result<(), 
         return Err(Failure::usage("stdout is not a terminal").remedy("use `status`, or `status -o json`"));
     }
     operator::run(async move {
-        let (source, site) = options.from.open(&targets).await?;
+        let (mut source, mut site) = options.from.open(&targets).await?;
         let mut ticks = interval(Duration::from_secs(options.interval));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut before: Option<Fleet> = None;
-        let mut drawn = 0;
+        ticks.tick().await;
+        let mut fleet = look(&source, site.as_ref(), None).await?;
+        let mut trouble = None;
+        let mut screen = Screen::default();
         loop {
+            let height = output::terminal_height().unwrap_or(HEIGHT);
+            let frame = frame(&fleet, trouble.as_deref(), height, output::colours_on_stdout());
+            output::text(&screen.draw(&frame))?;
             ticks.tick().await;
-            let fleet = look(&source, site.as_ref(), before.as_ref()).await?;
-            let rows =
-                output::terminal_height().map_or(ROWS, |height| height.saturating_sub(FRAME_LINES)).max(1);
-            let shown: Vec<Row> = fleet.worst_first().into_iter().take(rows).collect();
-            let rest = fleet.agents.len().saturating_sub(shown.len());
-            let more = if rest > 0 { format!("and {rest} more\n") } else { String::new() };
-            let frame = format!(
-                "{}\n\n{}\n{more}",
-                fleet.headline(),
-                table(&shown).render(output::colours_on_stdout())
-            );
-            // Back to where the last frame began, and over it.
-            let back = if drawn == 0 { String::new() } else { format!("\u{1b}[{drawn}A\u{1b}[J") };
-            drawn = frame.lines().count();
-            output::text(&format!("{back}{frame}"))?;
-            before = Some(fleet);
+            trouble = match look(&source, site.as_ref(), Some(&fleet)).await {
+                Ok(found) => {
+                    fleet = found;
+                    None
+                }
+                Err(failure) => {
+                    // A principal that was replaced is another pod.
+                    if let Ok(found) = options.from.open(&targets).await {
+                        (source, site) = found;
+                    }
+                    Some(failure.what())
+                }
+            };
         }
     })
 }

@@ -93,6 +93,27 @@ impl AuthService {
         Ok(Subject { agent, mode })
     }
 
+    /// Lets an agent in that has proven who it is, if nothing else speaks against it.
+    async fn admit(&self, request: &Request<AuthRequest>, agent: AgentName) -> Result<Subject, Status> {
+        self.gate.check_certificate(request, &agent)?;
+        let subject = self.check(agent, request.get_ref())?;
+        if let Some(registration) = &self.registration
+            && let Err(error) = registration.register(&subject.agent).await
+        {
+            self.gate.refused("registration");
+            tracing::error!(agent = %subject.agent, %error, "the agent's cluster cannot be registered");
+            return Err(Status::unavailable(format!("this principal cannot register the cluster: {error}")));
+        }
+        Ok(subject)
+    }
+
+    /// Takes note of an agent that has proven who it is, and is not let in.
+    fn turned_away(&self, agent: &AgentName, status: Status) -> Status {
+        self.agents.problems.note(Some(agent), &format!("its login was refused: {}", status.message()));
+        self.agents.news.login_refused(agent, status.message());
+        status
+    }
+
     fn response(&self, pair: Pair, refresh_token: String, version: String) -> Response<AuthResponse> {
         Response::new(AuthResponse {
             access_token: pair.access,
@@ -126,25 +147,21 @@ impl Authentication for AuthService {
                 return Err(status);
             }
         };
-        self.gate.check_certificate(&request, &agent)?;
-        let subject = self.check(agent, body)?;
-        if let Some(registration) = &self.registration
-            && let Err(error) = registration.register(&subject.agent).await
-        {
-            self.gate.refused("registration");
-            tracing::error!(agent = %subject.agent, %error, "the agent's cluster cannot be registered");
-            return Err(Status::unavailable(format!("this principal cannot register the cluster: {error}")));
-        }
+        let subject = match self.admit(&request, agent.clone()).await {
+            Ok(subject) => subject,
+            Err(status) => return Err(self.turned_away(&agent, status)),
+        };
         // Signing takes milliseconds of a core: a thousand agents that come at once must not hold up those that are there.
         let (issuer, of) = (self.gate.issuer.clone(), subject.clone());
         let pair = tokio::task::spawn_blocking(move || issuer.issue(&of, clock::now()))
             .await
             .map_err(|error| Status::internal(format!("no token could be issued: {error}")))?
             .map_err(|error| Status::internal(format!("no token could be issued: {error}")))?;
-        let peer = request.extensions().get::<Peer>();
+        let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.certificate.as_ref());
         let login = Login {
             version: body.version.chars().filter(|c| !c.is_control()).take(VERSION).collect(),
-            certificate_expiry: peer.and_then(|peer| Some(peer.certificate.as_ref()?.not_after)),
+            certificate_expiry: certificate.map(|certificate| certificate.not_after),
+            fingerprint: certificate.map(|certificate| certificate.fingerprint.clone()),
         };
         self.agents.note_login(&subject.agent, login);
         tracing::info!(agent = %subject.agent, mode = %subject.mode, version = body.version, "authenticated");
@@ -162,7 +179,9 @@ impl Authentication for AuthService {
             .refresh(token, clock::now())
             .map_err(|error| Status::unauthenticated(format!("refresh token refused: {error}")))
             .inspect_err(|_| self.gate.refused("token"))?;
-        self.gate.check_certificate(&request, &subject.agent)?;
+        self.gate
+            .check_certificate(&request, &subject.agent)
+            .map_err(|status| self.turned_away(&subject.agent, status))?;
         Ok(self.response(pair, token.clone(), env!("CARGO_PKG_VERSION").to_owned()))
     }
 }

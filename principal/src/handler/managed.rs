@@ -1,6 +1,7 @@
 //! What a managed agent says: how its cluster's Applications stand.
 
 use tiphys_shared::model::event::{Failure, Payload};
+use tiphys_shared::model::feature::Feature;
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, Target};
 use tiphys_shared::process::clock;
@@ -78,6 +79,13 @@ impl AgentSide {
             Ok(key) => key,
             Err(outcome) => return outcome,
         };
+        // The acknowledgement of an agent that can say so has said it already.
+        if !self.features.has(Feature::Refusals)
+            && let Some(object) = self.outbound.stores.applications.get(&key)
+        {
+            let news = &self.outbound.agents.news;
+            news.resource_refused(&self.agent.name, Kind::Application, &object, &failure.message);
+        }
         let message = format!("agent {}: {}", self.agent.name, failure.message);
         self.reconcile(&key, |existing| status::note_failure(existing, &message, clock::now())).await
     }

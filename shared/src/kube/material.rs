@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::ledger::Ledger;
 use self::watched::{Follower, Watched};
 use super::client;
+use super::recorder::Recorder;
 use crate::process::options::Problem;
 use crate::process::persist::persist;
 use crate::process::{clock, metrics};
@@ -82,18 +83,18 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads Secrets of `namespace`. What becomes of changes is told in `registry`, and in Events of `reporter`.
+    /// Reads Secrets of `namespace`. What becomes of changes is told in `registry`, and in the Events of `recorder`.
     ///
     /// # Errors
     /// [`metrics::Error`] if the registry has these figures already.
     pub fn new(
         client: Client,
         namespace: impl Into<String>,
-        reporter: &str,
+        recorder: Recorder,
         registry: &Registry,
     ) -> Result<Self, metrics::Error> {
         let namespace = namespace.into();
-        let ledger = Ledger::new(&client, &namespace, reporter, registry)?;
+        let ledger = Ledger::new(&namespace, recorder, registry)?;
         Ok(Self { client, namespace, watched: Arc::default(), ledger })
     }
 
@@ -266,7 +267,7 @@ impl Reader {
                     let now = clock::now();
                     if let Some(late) = validity.filter(|validity| validity.is_late(now)) {
                         warned = true;
-                        self.ledger.ends(kind, places, late, now).await;
+                        self.ledger.ends(kind, places, late, now);
                     }
                     continue;
                 }
@@ -304,7 +305,7 @@ impl Reader {
                     self.ledger.replaced(kind);
                 }
                 Err(found) if found != failure => {
-                    self.ledger.refused(kind, places, &found).await;
+                    self.ledger.refused(kind, places, &found);
                     failure = found;
                 }
                 Err(_) => {}

@@ -40,6 +40,8 @@ pub struct NamespaceCreation {
 pub enum Cause {
     /// It was changed here.
     Changed,
+    /// What its owner wants was given up before it was written.
+    Unwritten,
     /// A copy of this life was deleted here.
     Deleted(SourceUid),
 }
@@ -66,6 +68,29 @@ pub struct Unfinished<'a> {
     key: Option<ResourceKey>,
 }
 
+impl Cause {
+    /// What was undone by what was `done`, if it was somebody's doing here.
+    pub fn undone(&self, done: &Done) -> Option<Undone> {
+        match (self, done) {
+            (Self::Changed, Done::Updated { object, .. }) => Some(Undone::Change(Arc::clone(object))),
+            // Otherwise it is another one that took its place.
+            (Self::Deleted(life), Done::Created(object)) if object.source_uid().as_ref() == Some(life) => {
+                Some(Undone::Deletion(Arc::clone(object)))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What somebody did here and had no right to, with the object as it now is again.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Undone {
+    /// A change.
+    Change(Arc<Object>),
+    /// A deletion.
+    Deletion(Arc<Object>),
+}
+
 impl Unfinished<'_> {
     /// It is written, or never will be.
     pub fn finish(mut self) {
@@ -76,7 +101,7 @@ impl Unfinished<'_> {
 impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.reconciler.mark(key, Cause::Changed);
+            self.reconciler.mark(key, Cause::Unwritten);
         }
     }
 }
@@ -253,11 +278,11 @@ impl Reconciler {
     }
 
     /// Mends what is marked, and what turns out to be missing, until cancelled. What cannot be mended now is tried again.
-    pub async fn mend(&self, cancel: CancellationToken, on_done: impl Fn(&ResourceKey, &Done)) {
+    pub async fn mend(&self, cancel: CancellationToken, on_done: impl Fn(&ResourceKey, &Cause, &Done)) {
         let on_done = &on_done;
         let work = |key: ResourceKey, cause| async move {
             match self.mend_one(&key, &cause).await {
-                Ok(done) => on_done(&key, &done),
+                Ok(done) => on_done(&key, &cause, &done),
                 Err(error) => {
                     tracing::warn!(%key, %error, "cannot undo a local change; trying again");
                     return false;

@@ -16,6 +16,7 @@ use tiphys_apiserver::ApiServer;
 use tiphys_principal::{Config, ControlPlaneConfig, EnrolmentConfig, Onboarding};
 use tiphys_shared::kube::join_secret;
 use tiphys_shared::kube::material::{Place, Reader};
+use tiphys_shared::kube::recorder::Recorder;
 use tiphys_shared::model::AgentName;
 use tiphys_shared::process::clock;
 use tiphys_shared::security::join_token::JoinToken;
@@ -111,7 +112,7 @@ fn config(ca: &Ca, client: kube::Client) -> anyhow::Result<Config> {
     let material = ca.issue_server(&["127.0.0.1"], clock::now(), DAY)?;
     let policy = Policy { enrolment: true, ..Policy::mutual() };
     let enrolment = EnrolmentConfig {
-        reader: Reader::new(client.clone(), NAMESPACE, "join", &registry)?,
+        reader: Reader::new(client.clone(), NAMESPACE, Recorder::default(), &registry)?,
         client: client.clone(),
         namespace: NAMESPACE.to_owned(),
         ca_secret: "argocd-agent-ca".to_owned(),
@@ -145,5 +146,6 @@ fn config(ca: &Ca, client: kube::Client) -> anyhow::Result<Config> {
         redis_proxy: None,
         web: None,
         traces: tiphys_shared::wire::traces::Traces::default(),
+        recorder: Recorder::default(),
     })
 }

@@ -203,6 +203,7 @@ impl Pair {
             redis_proxy: None,
             web: None,
             traces: Default::default(),
+            recorder: Default::default(),
         })
         .await?;
         self.address = bound.address();
@@ -234,6 +235,7 @@ impl Pair {
             heartbeat: None,
             registry: figures.clone(),
             traces: Default::default(),
+            recorder: Default::default(),
         };
         let inner = Grpc {
             dial: DialOptions::new("127.0.0.1", self.address.port(), Some(tls)),

@@ -142,6 +142,7 @@ fn start_agent(world: &Arc<World>, index: usize) {
         heartbeat: None,
         registry: Registry::new(),
         traces: Default::default(),
+        recorder: Default::default(),
     };
     let link = SimulatedLink {
         wire: Arc::clone(wire),

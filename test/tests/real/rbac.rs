@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::events::v1::Event;
 use kube::Client;
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
@@ -13,7 +15,8 @@ use tiphys_agent::ProxyPolicy;
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::kinds;
 use tiphys_shared::kube::material::{Place, Places, Reader};
-use tiphys_shared::model::Kind;
+use tiphys_shared::kube::recorder::{Event as Told, Limits, Recorder, Regarding};
+use tiphys_shared::model::{AgentName, Kind};
 use tiphys_shared::process::clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -296,7 +299,8 @@ async fn certificates_are_read_and_followed() {
 
         let client = installed.record.client(&installed.config);
         let reader =
-            Reader::new(client, fleet.namespace.as_str(), "test", &prometheus::Registry::new()).unwrap();
+            Reader::new(client, fleet.namespace.as_str(), Recorder::default(), &prometheus::Registry::new())
+                .unwrap();
         let place = |keys| Some(Place::Secret { name: secret.clone(), keys });
         let places = Places { chain: place(&["tls.crt"]), key: place(&["tls.key"]), ca: None };
         let known = reader.read_all(&places).await.unwrap();
@@ -310,5 +314,51 @@ async fn certificates_are_read_and_followed() {
         replaced.changed().await.unwrap();
         cancel.cancel();
         installed.record.assert_nothing_was_refused(variant.side);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_are_written_and_what_repeats_itself_is_counted() {
+    let control = config("cluster-0").await;
+    let fleet = Fleet::prepare(real(&control), BTreeMap::new(), &[], LIMIT).await;
+    let client = Client::try_from(control.clone()).unwrap();
+    let events: Api<Event> = Api::namespaced(client, &fleet.namespace);
+    let eager = Limits { pause: Duration::ZERO, ..Limits::default() };
+    let edge = AgentName::new("edge").unwrap();
+    let secrets = kinds::api(&fleet.control.client(), Kind::Repository, Some(&fleet.namespace));
+    let labels = json!({"argocd-agent.argoproj-labs.io/agent-name": "edge"});
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cluster-edge", "labels": labels},
+    });
+    secrets.create(&PostParams::default(), &object(secret)).await.unwrap();
+    for (variant, reason) in [
+        (principal("principal", &[]), "OfPrincipal"),
+        (agent("agent-managed", &[]), "OfManaged"),
+        (agent("agent-autonomous", &[]), "OfAutonomous"),
+    ] {
+        let installed = Installed::apply(&variant, "cluster-0", &control, &fleet.namespace).await;
+        for verb in ["create", "patch"] {
+            installed.until_allowed(verb, "events", &fleet.namespace).await;
+        }
+        let client = installed.record.client(&installed.config);
+        let (figures, cancel) = (prometheus::Registry::new(), CancellationToken::new());
+        let recorder =
+            Recorder::start(client, &fleet.namespace, "tiphys-test", eager, &figures, &cancel).unwrap();
+        let note = "a note of the longest kind: ".to_owned() + &"\u{e4}".repeat(1000);
+        for count in [None, Some(2), Some(3)] {
+            recorder.tell(Regarding::ClusterOf(edge.clone()), Told::warning(reason, "Test", &note));
+            Fleet::until("the event", async || {
+                let written = events.list(&Default::default()).await.ok()?.items;
+                written.into_iter().find(|event| {
+                    event.reason.as_deref() == Some(reason)
+                        && event.series.as_ref().map(|series| series.count) == count
+                })
+            })
+            .await;
+        }
+        cancel.cancel();
+        installed.record.assert_nothing_was_refused(variant.side);
+        assert!(!installed.may("delete", "events", &fleet.namespace).await, "it may delete events");
+        assert!(!installed.may("list", "events", &fleet.namespace).await, "it may read events");
     }
 }

@@ -18,6 +18,7 @@ use tiphys_principal::{Operator, ProxyConfig};
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::kinds;
 use tiphys_shared::kube::reconciler::NamespaceCreation;
+use tiphys_shared::kube::recorder::{self, Recorder};
 use tiphys_shared::model::{Kind, Mode};
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
@@ -174,6 +175,8 @@ pub(crate) struct Fleet {
     redis_proxy_address: SocketAddr,
     /// The collector of the traces of sides that start, if they are to be traced.
     pub(crate) collector: Option<SocketAddr>,
+    /// How many Kubernetes Events sides that start write, if they are to write any.
+    pub(crate) events: Option<recorder::Limits>,
     /// Who may look at the page of a principal that starts, if it is to have one.
     pub(crate) viewers: Option<tiphys_principal::Access>,
     /// Where that page is.
@@ -269,6 +272,7 @@ impl Fleet {
             redis_proxy: None,
             redis_proxy_address: ([127, 0, 0, 1], 0).into(),
             collector: None,
+            events: None,
             viewers: None,
             web: None,
             redis: BTreeMap::new(),
@@ -334,7 +338,7 @@ impl Fleet {
         let runtime = runtime();
         let (control, namespace, issuer, listen) =
             (self.control.clone(), self.namespace.clone(), self.issuer.clone(), self.address);
-        let cancel = stop.clone();
+        let (cancel, cancelled, events) = (stop.clone(), stop.clone(), self.events);
         self.figures = prometheus::Registry::new();
         let (figures, max_message_size) = (self.figures.clone(), self.max_message_size);
         let resync_interval = self.resync_interval;
@@ -345,6 +349,7 @@ impl Fleet {
             .spawn(async move {
                 let traces = traces("principal", collector);
                 let client = connect.map_or_else(|| control.client(), |connect| connect());
+                let recorder = recorder(&client, &namespace, events, &figures, &cancelled);
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
@@ -367,6 +372,7 @@ impl Fleet {
                     redis_proxy,
                     web,
                     traces,
+                    recorder,
                 };
                 let bound = tiphys_principal::bind(config).await.unwrap();
                 let handle = bound.handle();
@@ -397,7 +403,7 @@ impl Fleet {
         let resync_interval = self.resync_interval;
         let (cluster_cache, served) = (self.cluster_cache.clone(), self.served.clone());
         let (redis, by_destination) = (self.redis.get(name).cloned(), self.by_destination);
-        let collector = self.collector;
+        let (collector, events) = (self.collector, self.events);
         let (connect, create_namespaces) = (self.as_agents.get(name).cloned(), self.create_namespaces);
         let mode = if self.autonomous.contains(name) { Mode::Autonomous } else { Mode::Managed };
         let stop = CancellationToken::new();
@@ -414,7 +420,8 @@ impl Fleet {
                 max_message_size,
             };
             let client = connect.map_or_else(|| cluster.client(), |connect| connect());
-            let mut config = agent_config(mode, client, &namespace);
+            let mut config = agent_config(mode, client.clone(), &namespace);
+            config.recorder = recorder(&client, &namespace, events, &config.registry, &cancel);
             config.create_namespaces = create_namespaces;
             config.traces = traces("agent", collector);
             config.policy.adoption = adoption;
@@ -561,6 +568,19 @@ impl Fleet {
     }
 }
 
+/// Writes the Kubernetes Events of a side that runs in the current runtime, if it is to write any.
+fn recorder(
+    client: &Client,
+    namespace: &str,
+    limits: Option<recorder::Limits>,
+    registry: &prometheus::Registry,
+    stop: &CancellationToken,
+) -> Recorder {
+    limits.map_or_else(Recorder::default, |limits| {
+        Recorder::start(client.clone(), namespace, "tiphys-test", limits, registry, stop).unwrap()
+    })
+}
+
 /// How long until what was lost is found, where nothing else brings it to light.
 pub(crate) const RESYNC: Duration = Duration::from_secs(2);
 
@@ -600,6 +620,7 @@ pub(crate) fn agent_config(mode: Mode, client: Client, namespace: &str) -> tiphy
         heartbeat: None,
         registry: prometheus::Registry::new(),
         traces: Default::default(),
+        recorder: Recorder::default(),
     }
 }
 

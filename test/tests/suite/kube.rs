@@ -11,6 +11,7 @@ use tiphys_shared::kube::backend::{Backend, Done};
 use tiphys_shared::kube::informer::{Change, Informer, Scope};
 use tiphys_shared::kube::kinds;
 use tiphys_shared::kube::material::{Place, Places, Reader};
+use tiphys_shared::kube::recorder::{self, Recorder};
 use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Kind, Object, ResourceKey};
 use tiphys_shared::process::clock;
@@ -233,11 +234,13 @@ async fn certificates_are_taken_up_as_soon_as_their_secret_changes_and_bad_ones_
     let place = |keys| Some(Place::Secret { name: "tls".to_owned(), keys });
     let places = Places { chain: place(&["tls.crt"]), key: place(&["tls.key"]), ca: place(&["ca.crt"]) };
     let registry = prometheus::Registry::new();
-    let reader = Reader::new(server.client(), "default", "test", &registry).unwrap();
+    let stop = CancellationToken::new();
+    let limits = recorder::Limits::default();
+    let recorder = Recorder::start(server.client(), "default", "test", limits, &registry, &stop).unwrap();
+    let reader = Reader::new(server.client(), "default", recorder, &registry).unwrap();
     let known = reader.read_all(&places).await.unwrap();
     let tls = ServerTls::new(&known, Policy::default()).unwrap();
     let (sender, mut replaced) = mpsc::unbounded_channel();
-    let stop = CancellationToken::new();
     let replace = move |material: &Material| {
         let outcome = tls.replace(material);
         sender.send(format!("{} {}", material.leaf().unwrap().unwrap().subject, outcome.is_ok())).unwrap();

@@ -7,6 +7,8 @@ mod autonomous;
 mod certificates;
 mod cluster_view;
 mod conformance;
+#[cfg(not(feature = "real-cluster"))]
+mod events;
 mod fleet;
 mod kube;
 mod managed;
@@ -14,8 +16,12 @@ mod proxy;
 mod raw;
 mod redis_proxy;
 mod redis_server;
+#[cfg(not(feature = "real-cluster"))]
+mod restore;
 mod rotation;
 mod simulation;
+#[cfg(not(feature = "real-cluster"))]
+mod skew;
 mod symptoms;
 mod traces;
 mod transports;

@@ -176,7 +176,6 @@ pub(crate) async fn an_operation_arrives_and_is_taken_off_once_the_cluster_has_i
 }
 
 /// All of them, one after the other, on one fleet.
-#[cfg(feature = "real-cluster")]
 pub(crate) async fn everything(fleet: &Fleet, agent: &str, other: &str) {
     an_application_appears_rewritten_and_its_status_comes_back(fleet, agent).await;
     what_is_changed_or_deleted_in_the_cluster_is_undone(fleet, agent).await;

@@ -377,6 +377,7 @@ async fn start_principal(
         redis_proxy: None,
         web: None,
         traces: Default::default(),
+        recorder: Default::default(),
     })
     .await
     .map_err(|error| failed(&error))?;
@@ -422,6 +423,7 @@ fn start_agent(
         heartbeat: None,
         registry: Registry::new(),
         traces: Default::default(),
+        recorder: Default::default(),
     };
     let link = Grpc {
         dial: DialOptions::new(principal.ip().to_string(), principal.port(), Some(tls)),

@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use prometheus::{IntCounterVec, Opts, Registry};
 
 use super::{Place, Places};
+use crate::kube::recorder::{Event, Recorder, Regarding};
 use crate::process::metrics::{self, Register, register};
 use crate::security::pki::Certificate;
 use crate::security::tls::Material;
@@ -47,17 +45,11 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn new(
-        client: &Client,
         namespace: &str,
-        reporter: &str,
+        recorder: Recorder,
         registry: &Registry,
     ) -> Result<Self, metrics::Error> {
-        let reporter = Reporter { controller: reporter.to_owned(), instance: None };
-        Ok(Self {
-            reloads: reloads(registry)?,
-            recorder: Recorder::new(client.clone(), reporter),
-            namespace: namespace.to_owned(),
-        })
+        Ok(Self { reloads: reloads(registry)?, recorder, namespace: namespace.to_owned() })
     }
 
     /// What changed is in use.
@@ -67,7 +59,7 @@ impl Ledger {
     }
 
     /// What changed cannot be used.
-    pub(super) async fn refused(&self, kind: &str, places: &Places, failure: &str) {
+    pub(super) fn refused(&self, kind: &str, places: &Places, failure: &str) {
         self.reloads.with_label_values(&[kind, "refused"]).inc();
         tracing::warn!(
             kind,
@@ -75,44 +67,28 @@ impl Ledger {
             "certificates or keys changed but cannot be used; the old ones stay in use"
         );
         let note = format!("what changed cannot be used for {kind}: {failure}; the old one stays in use");
-        self.publish(places, "CertificateRefused", note).await;
+        self.tell(places, "CertificateRefused", &note);
     }
 
     /// Warns of an end that is near.
-    pub(super) async fn ends(&self, kind: &str, places: &Places, validity: Validity, now: Timestamp) {
+    pub(super) fn ends(&self, kind: &str, places: &Places, validity: Validity, now: Timestamp) {
         let note = if validity.end <= now {
             format!("the certificate for {kind} ended at {}: replace it", validity.end)
         } else {
             format!("the certificate for {kind} ends at {}: replace it before", validity.end)
         };
         tracing::warn!(kind, end = %validity.end, "{note}");
-        self.publish(places, "CertificateEnds", note).await;
+        self.tell(places, "CertificateEnds", &note);
     }
 
-    async fn publish(&self, places: &Places, reason: &str, note: String) {
+    fn tell(&self, places: &Places, reason: &'static str, note: &str) {
         let secret = [&places.chain, &places.key, &places.ca].into_iter().find_map(|place| match place {
-            Some(Place::Secret { name, .. }) => Some(name.clone()),
+            Some(Place::Secret { name, .. }) => Some(name),
             _ => None,
         });
         // What is kept in files has no object to write on.
         let Some(name) = secret else { return };
-        let on = ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Secret".to_owned()),
-            name: Some(name),
-            namespace: Some(self.namespace.clone()),
-            ..ObjectReference::default()
-        };
-        let event = Event {
-            type_: EventType::Warning,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: "Reload".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = self.recorder.publish(&event, &on).await {
-            tracing::debug!(%error, "an Event could not be written");
-        }
+        self.recorder.tell(Regarding::secret(&self.namespace, name), Event::warning(reason, "Reload", note));
     }
 }
 

@@ -182,6 +182,7 @@ async fn principal(config: kube::Config, folder: &Path) -> anyhow::Result<()> {
         redis_proxy: None,
         web: None,
         traces: Default::default(),
+        recorder: Default::default(),
     })
     .await?;
     let proxy = bound.proxy_address().context("the proxy has no port")?;
@@ -222,6 +223,7 @@ async fn agent(config: kube::Config, folder: &Path, port: u16) -> anyhow::Result
         heartbeat: None,
         registry: prometheus::Registry::new(),
         traces: Default::default(),
+        recorder: Default::default(),
     };
     println!("started");
     Ok(Agent::new(config, link).run(CancellationToken::new()).await?)

@@ -1,6 +1,7 @@
 //! A certificate that is blocked ends what is open with it, at once, and opens nothing more.
 
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tiphys_principal::blocklist::NAME;
@@ -19,6 +20,11 @@ async fn a_revoked_agent_is_cut_off_and_kept_out_until_it_is_unblocked() {
     let other = stage.agent(stage.known_cluster("spared", &spared).await).await;
     let edge = stage.agent(stage.known_cluster("doomed", &doomed).await).await;
     let maps: Api<ConfigMap> = Api::namespaced(stage.control.client(), NAMESPACE);
+    let secrets: Api<Secret> = Api::namespaced(stage.control.client(), NAMESPACE);
+    let secret = json!({"metadata": {"name": "cluster-doomed", "labels": {
+        "argocd.argoproj.io/secret-type": "cluster", "argocd-agent.argoproj-labs.io/agent-name": "doomed",
+    }}});
+    secrets.create(&PostParams::default(), &serde_json::from_value(secret).unwrap()).await.unwrap();
     let fingerprint = doomed.leaf().unwrap().unwrap().fingerprint.to_lowercase();
     // One that nobody has, and one that is none, stand in nobody's way.
     let map = json!({"metadata": {"name": NAME}, "data": {"ab".repeat(32): "lost", "rubbish": ""}});
@@ -39,6 +45,15 @@ async fn a_revoked_agent_is_cut_off_and_kept_out_until_it_is_unblocked() {
     Fleet::until("the refusal of its next attempt", async || {
         let labels = "cause=\"revoked\"";
         (figure(&stage.figures, "tiphys_principal_handshake_failures_total", labels) >= 1.0).then_some(())
+    })
+    .await;
+    let events: Api<Event> = Api::namespaced(stage.control.client(), NAMESPACE);
+    Fleet::until("what is told of it", async || {
+        let told = events.list(&Default::default()).await.ok()?.items;
+        told.into_iter().find(|event| {
+            event.reason.as_deref() == Some("AgentRevoked")
+                && event.note.as_deref().is_some_and(|note| note.contains("stolen"))
+        })
     })
     .await;
     for address in [stage.address, stage.proxy] {

@@ -52,6 +52,7 @@ async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobo
         redis_proxy: None,
         web: None,
         traces: Default::default(),
+        recorder: Default::default(),
     })
     .await
     .unwrap();
