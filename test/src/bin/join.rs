@@ -13,7 +13,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, PostParams};
 use prometheus::Registry;
 use tiphys_apiserver::ApiServer;
-use tiphys_principal::{Config, ControlPlaneConfig, EnrolmentConfig, Onboarding};
+use tiphys_principal::{Config, Connections, ControlPlaneConfig, EnrolmentConfig, Onboarding};
 use tiphys_shared::kube::join_secret;
 use tiphys_shared::kube::material::{Place, Reader};
 use tiphys_shared::kube::recorder::Recorder;
@@ -137,6 +137,7 @@ fn config(ca: &Ca, client: kube::Client) -> anyhow::Result<Config> {
         listen: ([127, 0, 0, 1], 0).into(),
         connections: tiphys_principal::Connections::default(),
         tls: Some(ServerTls::new(&material, policy)?),
+        connections: Connections::default(),
         auth: AuthRule::parse("mtls:CN=([^,]+)")?,
         passwords: None,
         client_cert_subject_match: false,

@@ -109,7 +109,7 @@ async fn an_agent_over_websocket_is_who_its_certificate_and_its_token_say() {
 /// An event about an Application that is not there.
 fn event_of(size: usize) -> Event {
     let application = json!({
-        "metadata": {"name": "absent", "namespace": "edge"},
+        "metadata": {"name": "absent", "namespace": "other"},
         "status": {"conditions": [{"type": "Large", "message": "x".repeat(size)}]},
     });
     let payload = Payload::Object(serde_json::from_value(application).unwrap());
@@ -121,7 +121,8 @@ fn event_of(size: usize) -> Event {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_as_large_as_are_taken_pass_and_no_larger() {
     let (fleet, _relay) = fleet(&["edge"], &[]).await;
-    let mut raw = Raw::connect(&fleet, "edge").await;
+    // Not as the agent that is there: one would take the other's place.
+    let mut raw = Raw::connect(&fleet, "other").await;
     let fits = event_of(15 << 20);
     raw.say(&fits).await;
     raw.hear_ack(&fits.id).await;
