@@ -135,7 +135,6 @@ fn config(ca: &Ca, client: kube::Client) -> anyhow::Result<Config> {
             registry,
         },
         listen: ([127, 0, 0, 1], 0).into(),
-        connections: tiphys_principal::Connections::default(),
         tls: Some(ServerTls::new(&material, policy)?),
         connections: Connections::default(),
         auth: AuthRule::parse("mtls:CN=([^,]+)")?,
