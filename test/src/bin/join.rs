@@ -37,7 +37,7 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     agents: usize,
     /// How many at the same time
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 1000)]
     at_once: usize,
     /// Fail if it takes longer
     #[arg(long, default_value_t = 60)]

@@ -157,7 +157,7 @@ async fn http2(options: &DialOptions) -> Result<transport::Channel, Error> {
         Ok(Err(error)) => {
             return Err(match timeout_at(deadline, first_bytes).await {
                 Ok(Ok(First::Failed(error))) => Error::from_tls(&target, error, "before it said anything"),
-                _ => Error::Tls { target, reason: error.to_string() },
+                _ => Error::from_http2(&target, &error),
             });
         }
     };

@@ -207,6 +207,17 @@ fn names(presented: &[String]) -> String {
     if presented.is_empty() { "no name at all".into() } else { presented.join(", ") }
 }
 
+/// Whether the other side has hung up.
+fn is_hang_up(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+    )
+}
+
 impl Error {
     /// A short fixed word for metrics.
     pub fn reason(&self) -> &'static str {
@@ -275,13 +286,21 @@ impl Error {
         let target = target.to_owned();
         match error.downcast::<rustls::Error>() {
             Ok(error) => Self::from_rustls(target, error),
-            Err(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof
-                | io::ErrorKind::ConnectionReset
-                | io::ErrorKind::ConnectionAborted
-                | io::ErrorKind::BrokenPipe => Self::Closed { target, during },
-                _ => Self::Network { target, source: Arc::new(error) },
-            },
+            Err(error) if is_hang_up(error.kind()) => Self::Closed { target, during },
+            Err(error) => Self::Network { target, source: Arc::new(error) },
+        }
+    }
+
+    /// `error` came out of the beginning of HTTP/2. Who is turned away may find out when it speaks, before it listens.
+    pub(super) fn from_http2(target: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let causes = std::iter::successors(Some(error), |error| error.source());
+        let failure = causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
+        let target = target.to_owned();
+        match failure {
+            Some(failure) if is_hang_up(failure.kind()) => {
+                Self::Closed { target, during: "before it said anything" }
+            }
+            _ => Self::Tls { target, reason: error.to_string() },
         }
     }
 
@@ -335,5 +354,25 @@ impl Error {
             other => return Self::Tls { target, reason: format!("it sent the alert {other:?}") },
         };
         Self::ClientCertificateRejected { target, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_hung_up_on_while_it_speaks_was_turned_away() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("transport error")]
+        struct Outer(#[source] io::Error);
+
+        let of = |kind| Error::from_http2("a:1", &Outer(io::Error::from(kind)));
+        let turned_away = of(io::ErrorKind::BrokenPipe);
+        assert!(matches!(turned_away, Error::Closed { .. }) && turned_away.is_busy(), "{turned_away}");
+        assert!(matches!(of(io::ErrorKind::InvalidData), Error::Tls { .. }));
+        let connecting =
+            Error::Timeout { target: "a:1".into(), during: CONNECTING, after: Duration::from_secs(1) };
+        assert!(!connecting.is_busy(), "nobody was there");
     }
 }
