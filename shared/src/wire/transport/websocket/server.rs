@@ -99,7 +99,6 @@ impl WebSockets {
             async move { Ok::<_, Infallible>(answer) }
         });
         let serving = http1::Builder::new()
-            .keep_alive(false)
             .timer(TokioTimer::new())
             .header_read_timeout(ASKED)
             .max_buf_size(HTTP_HEAD)
@@ -235,6 +234,8 @@ fn refused(status: StatusCode, why: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(why));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    // Said here, and not for the whole connection: beside an upgrade it would make Go's clients see neither.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     if status == StatusCode::UPGRADE_REQUIRED {
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     }

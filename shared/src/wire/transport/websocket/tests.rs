@@ -415,7 +415,11 @@ async fn frames_that_are_none_end_the_call_and_are_counted() {
     ] {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, served.port)).await.unwrap();
         stream.write_all(handshake.as_bytes()).await.unwrap();
-        assert!(read_head(&mut stream).await.starts_with("HTTP/1.1 101"), "{what}");
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{what}");
+        // Go's client takes no other word, and no second one.
+        let connection: Vec<_> = head.lines().filter(|line| line.starts_with("connection:")).collect();
+        assert_eq!(connection, ["connection: Upgrade"], "{what}");
         stream.write_all(&bytes).await.unwrap();
         let mut answer = Vec::new();
         _ = stream.read_to_end(&mut answer).await;
