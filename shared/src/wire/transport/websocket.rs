@@ -1,7 +1,7 @@
 //! gRPC over WebSocket, for paths that let HTTP/1.1 pass and nothing else: one WebSocket per call.
 //!
-//! As the Go project has it. The handshake is a GET of the method's path with the subprotocol [`PROTOCOL`]; the call's
-//! metadata are its headers. From then on each binary message is a [`frame`]: a flag, a length and as many bytes.
+//! As the Go project has it. The handshake is a GET of the method's path with the subprotocol `grpc-ws`; the call's
+//! metadata are its headers. From then on each binary message is a frame: a flag, a length and as many bytes.
 //!
 //! ```text
 //! client ─▶ message, message, …, end of the stream
