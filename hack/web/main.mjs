@@ -242,8 +242,8 @@ async function look() {
 async function pictures(viewer) {
   if (!options.pictures) return;
   const all = {
-    "web-light.png": { scheme: "light", width: 1120, height: 830 },
-    "web-dark.png": { scheme: "dark", width: 1120, height: 830 },
+    "web-light.png": { scheme: "light", width: 1120, height: 800 },
+    "web-dark.png": { scheme: "dark", width: 1120, height: 800 },
     "web-narrow.png": { scheme: "light", width: 390, height: 844 },
   };
   for (const [name, how] of Object.entries(all)) {
