@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The root folder of the image for this machine's architecture: builds the static binary and puts it under all its names.
-# Needs a C compiler for musl (Debian: musl-tools) and cmake. PROFILE=dev builds faster, for trials.
+# Needs a C compiler for musl (Debian: musl-tools) and cmake. PROFILE=dev builds faster, for trials. hack/image-check.sh
+# does this and the rest of the Dockerfile, and tries the image.
 #
 #   hack/image.sh dist/amd64
 set -euo pipefail
@@ -14,7 +15,9 @@ fail() {
 
 profile=${PROFILE:-release}
 target=$(uname -m)-unknown-linux-musl
-rustup target add "$target" 2>/dev/null || rustc --print target-libdir --target "$target" >/dev/null
+if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
+  rustup target add "$target" || fail "this Rust has no standard library for $target; rustup would bring it"
+fi
 cargo build --locked --profile "$profile" --target "$target" -p tiphys
 folder=${profile/#dev/debug}
 install -D -m 755 "${CARGO_TARGET_DIR:-target}/$target/$folder/tiphys" "$out/usr/local/bin/tiphys"

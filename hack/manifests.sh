@@ -103,7 +103,7 @@ pod() { # SPEC
 check() {
   [ -n "${KUBECONFIG:-}" ] || fail "KUBECONFIG names no API server to ask"
   check_rendered
-  local chart folder component values name
+  local chart folder component values name said
   for chart in tiphys-principal tiphys-agent; do check_values "$chart"; done
   for name in argocd edge-1 edge-2 team-a; do
     kubectl get namespace "$name" >"$scratch/applied.txt" 2>&1 || kubectl create namespace "$name" >"$scratch/applied.txt"
@@ -122,6 +122,9 @@ check() {
     kubectl kustomize "$folder" >"$scratch/built.yaml"
     check_objects "$folder" "$scratch/built.yaml"
   done
+  said=$(kubectl apply --dry-run=server --validate=strict -f manifests/admission 2>&1 >"$scratch/applied.txt") ||
+    fail "manifests/admission: $said"
+  [ -z "$said" ] || fail "manifests/admission: $said"
   # Components, each on a base that it is for.
   for component in manifests/kustomize/components/*; do
     mkdir -p "$scratch/overlay"

@@ -80,7 +80,7 @@ impl Enrolment {
             rule: gate.rule.clone(),
             metrics: Arc::clone(metrics),
         });
-        let tickets = Tickets { client: config.client, namespace: config.namespace };
+        let tickets = Tickets::new(config.client, config.namespace);
         let joining = Joining { authority: Arc::clone(&authority), tickets, proxy: config.proxy };
         Self { joining, authority, places: config.places }
     }

@@ -1,28 +1,37 @@
 //! Join tokens, as the control plane keeps them.
 
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, Preconditions};
-use tiphys_shared::kube::join_secret;
+use kube::api::Api;
+use tiphys_shared::kube::join_secret::{self, NAME};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::security::join_token;
+use tokio::sync::Mutex;
 
 use super::refusal::Refusal;
 
 /// The tokens.
 pub(super) struct Tickets {
-    pub(super) client: kube::Client,
-    pub(super) namespace: String,
+    client: kube::Client,
+    namespace: String,
+    /// Whose turn it is to change them: they are in one object, and a thousand clusters may come at once.
+    turn: Mutex<()>,
 }
 
 /// A token that is good at this moment. It is not used up yet.
 pub(super) struct Ticket {
     pub(super) agent: AgentName,
-    name: String,
-    preconditions: Preconditions,
+    id: String,
+    entry: ByteString,
 }
 
 impl Tickets {
+    /// Those in a namespace.
+    pub(super) fn new(client: kube::Client, namespace: String) -> Self {
+        Self { client, namespace, turn: Mutex::default() }
+    }
+
     /// Looks a token up, and checks everything about it.
     pub(super) async fn look(
         &self,
@@ -34,22 +43,18 @@ impl Tickets {
         if !join_token::is_id(id) {
             return Err(Refusal::Malformed("its token has no name"));
         }
-        let name = join_secret::name(id);
-        let found = self.secrets().get_opt(&name).await?.ok_or(Refusal::Unknown)?;
-        let stored = join_secret::read(&found).map_err(|error| {
-            tracing::warn!(secret = name, %error, "this Secret does not stand for a join token");
+        let tokens = self.secrets().get_opt(NAME).await?.and_then(|found| found.data).unwrap_or_default();
+        let entry = tokens.get(id).ok_or(Refusal::Unknown)?;
+        let stored = join_secret::read(id, entry).map_err(|error| {
+            tracing::warn!(secret = NAME, key = id, %error, "this does not stand for a join token");
             Refusal::Unknown
         })?;
         if !join_token::is_same(&stored.hash, &join_token::hash(secret.as_bytes())) {
             return Err(Refusal::Forged);
         }
-        let preconditions = Preconditions {
-            uid: found.metadata.uid.clone(),
-            resource_version: found.metadata.resource_version.clone(),
-        };
-        let ticket = Ticket { agent: stored.agent, name, preconditions };
+        let ticket = Ticket { agent: stored.agent, id: id.to_owned(), entry: entry.clone() };
         if stored.expires <= now {
-            // Nobody needs it any more. If somebody else deletes it, that is as well.
+            // Nobody needs it any more. If somebody else takes it out, that is as well.
             _ = self.use_up(&ticket).await;
             return Err(Refusal::Expired);
         }
@@ -61,11 +66,10 @@ impl Tickets {
 
     /// Uses a token up. Of several who try, one succeeds.
     pub(super) async fn use_up(&self, ticket: &Ticket) -> Result<(), Refusal> {
-        let guarded =
-            DeleteParams { preconditions: Some(ticket.preconditions.clone()), ..DeleteParams::default() };
-        match self.secrets().delete(&ticket.name, &guarded).await {
-            Ok(_) => Ok(()),
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Err(Refusal::Raced),
+        let _turn = self.turn.lock().await;
+        match join_secret::take_out(&self.secrets(), &ticket.id, &ticket.entry).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Raced),
             Err(error) => Err(error.into()),
         }
     }

@@ -1,4 +1,7 @@
-//! The Secret that stands for a join token at the control plane. It holds a hash, never the token.
+//! The Secret with the join tokens of a control plane: of each a hash, never the token.
+//!
+//! All are in one object, so that the principal, which takes out what is used, needs to be allowed to change this Secret
+//! and no other: a role can name an object, but not "those that begin with".
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,22 +9,17 @@ use std::fmt;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use kube::api::{Api, Patch, PatchParams};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::model::AgentName;
-use crate::model::argocd::label;
 use crate::security::join_token::JoinToken;
 
-const PREFIX: &str = "argocd-agent-join-";
-
-/// The label selector of all of them.
-pub fn selector() -> String {
-    format!("{}=true", label::JOIN_TOKEN)
-}
-
-/// The name of the Secret of the token `id`.
-pub fn name(id: &str) -> String {
-    format!("{PREFIX}{id}")
-}
+/// Its name.
+pub const NAME: &str = "argocd-agent-join-tokens";
+/// How often a change is tried again because somebody else made one at the same moment.
+const ATTEMPTS: usize = 20;
 
 /// What is kept of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +34,15 @@ pub struct Stored {
     pub expires: Timestamp,
 }
 
-/// Why a Secret does not stand for a token.
+/// The same under the token's name in the Secret, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    agent: String,
+    expires: String,
+    hash: String,
+}
+
+/// Why an entry does not stand for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// The part that is missing or wrong.
@@ -51,41 +57,70 @@ impl fmt::Display for Unreadable {
 
 impl std::error::Error for Unreadable {}
 
-/// The Secret for a token.
-pub fn to_secret(token: &JoinToken, namespace: &str, expires: Timestamp) -> Secret {
+/// What is kept of a token that is new, under its id.
+pub fn entry(token: &JoinToken, expires: Timestamp) -> ByteString {
+    let entry = Entry { agent: token.agent.to_string(), expires: expires.to_string(), hash: token.hash() };
+    ByteString(json!(entry).to_string().into_bytes())
+}
+
+/// The Secret with nothing but these entries, for where there is none yet.
+pub fn to_secret(entries: impl IntoIterator<Item = (String, ByteString)>) -> Secret {
     let mut secret = Secret::default();
-    secret.metadata.name = Some(name(&token.id));
-    secret.metadata.namespace = Some(namespace.to_owned());
-    secret.metadata.labels = Some(BTreeMap::from([
-        (label::JOIN_TOKEN.to_owned(), "true".to_owned()),
-        (label::JOINING_AGENT.to_owned(), token.agent.to_string()),
-    ]));
-    let data = [("agent", token.agent.to_string()), ("hash", token.hash()), ("expires", expires.to_string())];
-    secret.data = Some(data.map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).into());
+    secret.metadata.name = Some(NAME.to_owned());
+    secret.data = Some(entries.into_iter().collect());
     secret
 }
 
-/// Reads what is kept of a token.
+/// The change that puts an entry in, and takes out those with the ids of `gone`.
+pub fn with(id: &str, entry: &ByteString, gone: &[String]) -> Patch<Value> {
+    let mut data: BTreeMap<&str, Option<&ByteString>> = gone.iter().map(|id| (id.as_str(), None)).collect();
+    data.insert(id, Some(entry));
+    Patch::Merge(json!({ "data": data }))
+}
+
+/// Takes an entry out. False if it is not there: of several who try, one succeeds, whatever else happens to the Secret.
 ///
 /// # Errors
-/// [`Unreadable`] if it is no such Secret.
-pub fn read(secret: &Secret) -> Result<Stored, Unreadable> {
-    let missing = |part| Unreadable { part };
-    let text = |part: &'static str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(part)).ok_or_else(|| missing(part))?;
-        String::from_utf8(bytes.0.clone()).map_err(|_| missing(part))
-    };
-    let labels = secret.metadata.labels.as_ref();
-    if labels.and_then(|labels| labels.get(label::JOIN_TOKEN)).is_none_or(|value| value != "true") {
-        return Err(missing("label"));
+/// What the API server says; a conflict (409) if others write all the time.
+pub async fn take_out(secrets: &Api<Secret>, id: &str, entry: &ByteString) -> Result<bool, kube::Error> {
+    let mut attempts = 0;
+    loop {
+        let Some(found) = secrets.get_opt(NAME).await? else { return Ok(false) };
+        if found.data.as_ref().and_then(|data| data.get(id)) != Some(entry) {
+            return Ok(false);
+        }
+        // Only from this state on.
+        let version = found.metadata.resource_version;
+        let change = json!({"metadata": {"resourceVersion": version}, "data": {id: null}});
+        attempts += 1;
+        match secrets.patch(NAME, &PatchParams::default(), &Patch::Merge(change)).await {
+            Ok(_) => return Ok(true),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 409 && attempts < ATTEMPTS => {}
+            Err(error) => return Err(error),
+        }
     }
-    let id = secret.metadata.name.as_deref().and_then(|name| name.strip_prefix(PREFIX));
+}
+
+/// Reads an entry.
+///
+/// # Errors
+/// [`Unreadable`] if it does not stand for a token.
+pub fn read(id: &str, entry: &ByteString) -> Result<Stored, Unreadable> {
+    let wrong = |part| Unreadable { part };
+    let Entry { agent, expires, hash } = serde_json::from_slice(&entry.0).map_err(|_| wrong("JSON"))?;
     Ok(Stored {
-        id: id.ok_or_else(|| missing("name"))?.to_owned(),
-        agent: AgentName::new(text("agent")?).map_err(|_| missing("agent"))?,
-        hash: text("hash")?,
-        expires: text("expires")?.parse().map_err(|_| missing("expires"))?,
+        id: id.to_owned(),
+        agent: AgentName::new(agent).map_err(|_| wrong("agent"))?,
+        hash,
+        expires: expires.parse().map_err(|_| wrong("expires"))?,
     })
+}
+
+/// Reads all that can be read.
+pub fn all(secret: &Secret) -> Vec<Stored> {
+    let entries = secret.data.iter().flatten();
+    entries.filter_map(|(id, entry)| read(id, entry).ok()).collect()
 }
 
 #[cfg(test)]
@@ -96,21 +131,39 @@ mod tests {
     use crate::security::join_token;
     use crate::security::pki::Ca;
 
+    fn token() -> JoinToken {
+        let ca = Ca::generate("ca", Timestamp::UNIX_EPOCH, Duration::from_secs(3600)).unwrap();
+        JoinToken::generate(AgentName::new("edge-1").unwrap(), ca.certificate_pem().as_bytes()).unwrap()
+    }
+
+    fn expires() -> Timestamp {
+        "2026-11-21T12:00:00Z".parse().unwrap()
+    }
+
     #[test]
     fn what_is_stored_can_be_read_and_does_not_hold_the_token() {
-        let ca = Ca::generate("ca", Timestamp::UNIX_EPOCH, Duration::from_secs(3600)).unwrap();
-        let agent = AgentName::new("edge-1").unwrap();
-        let token = JoinToken::generate(agent.clone(), ca.certificate_pem().as_bytes()).unwrap();
-        let expires: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
-        let mut secret = to_secret(&token, "argocd", expires);
-        let stored = read(&secret).unwrap();
-        assert_eq!((stored.agent, stored.expires, &stored.id), (agent, expires, &token.id));
+        let token = token();
+        let entry = entry(&token, expires());
+        let stored = read(&token.id, &entry).unwrap();
+        assert_eq!((&stored.agent, stored.expires, &stored.id), (&token.agent, expires(), &token.id));
         assert!(join_token::is_same(&stored.hash, &join_token::hash(token.secret.expose())));
-        let everything = serde_json::to_string(&secret).unwrap();
-        assert!(!everything.contains(token.secret.expose_str().unwrap()));
-        secret.data.as_mut().unwrap().remove("expires");
-        assert_eq!(read(&secret).unwrap_err().to_string(), "its expires is missing or wrong");
-        secret.metadata.labels = None;
-        assert_eq!(read(&secret).unwrap_err().part, "label");
+        let text = String::from_utf8(entry.0.clone()).unwrap();
+        assert!(!text.contains(token.secret.expose_str().unwrap()), "{text}");
+
+        let wrong = |text: &str| read("0123456789", &ByteString(text.into())).unwrap_err().part;
+        assert_eq!(wrong("edge-1"), "JSON");
+        assert_eq!(wrong(r#"{"agent": "edge-1", "hash": ""}"#), "JSON");
+        assert_eq!(wrong(r#"{"agent": "A b", "hash": "", "expires": ""}"#), "agent");
+        assert_eq!(wrong(r#"{"agent": "edge-1", "hash": "", "expires": "soon"}"#), "expires");
+        let secret = to_secret([(token.id.clone(), entry), ("other".to_owned(), ByteString(b"?".into()))]);
+        assert_eq!(all(&secret), [stored]);
+    }
+
+    #[test]
+    fn a_new_token_takes_the_place_of_what_has_expired() {
+        let Patch::Merge(change) = with("new", &ByteString(b"new".into()), &["old".to_owned()]) else {
+            panic!("a merge leaves others as they are")
+        };
+        assert_eq!(change, json!({"data": {"new": "bmV3", "old": null}}));
     }
 }

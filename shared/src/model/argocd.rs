@@ -40,10 +40,6 @@ pub mod label {
     pub const AGENT_NAME: &str = "argocd-agent.argoproj-labs.io/agent-name";
     /// `true` on a cluster Secret that was made when its agent logged in.
     pub const SELF_REGISTERED: &str = "argocd-agent.argoproj-labs.io/self-registered-cluster";
-    /// `true` on a Secret that stands for a join token.
-    pub const JOIN_TOKEN: &str = "tiphys.io/join-token";
-    /// Name of the agent that a join token is for.
-    pub const JOINING_AGENT: &str = "tiphys.io/agent";
     /// `true` on a Secret whose certificate the agent renews by itself.
     pub const RENEW: &str = "tiphys.io/renew";
     /// Says what an Argo CD Secret holds: `repository`, `repo-creds`, `cluster` …

@@ -70,14 +70,14 @@ async fn main() -> anyhow::Result<()> {
     let running = tokio::spawn(bound.run(stop.clone()));
     handle.ready().await;
 
-    let mut tokens = Vec::new();
+    let (mut tokens, mut entries) = (Vec::new(), Vec::new());
     for index in 0..options.agents {
         let agent = AgentName::new(format!("agent-{index}"))?;
         let token = JoinToken::generate(agent, ca.certificate_pem().as_bytes())?;
-        let secret = join_secret::to_secret(&token, NAMESPACE, clock::now() + DAY);
-        secrets.create(&PostParams::default(), &secret).await?;
+        entries.push((token.id.clone(), join_secret::entry(&token, clock::now() + DAY)));
         tokens.push(token);
     }
+    secrets.create(&PostParams::default(), &join_secret::to_secret(entries)).await?;
     let began = Instant::now();
     let slots = Arc::new(Semaphore::new(options.at_once));
     let mut joining = tokio::task::JoinSet::new();

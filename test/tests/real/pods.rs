@@ -349,7 +349,7 @@ rules:
 }
 
 /// The program, which has to be built already.
-fn tiphys() -> Command {
+pub(super) fn tiphys() -> Command {
     let own = std::env::current_exe().unwrap();
     let path = own.ancestors().nth(2).map(|folder| folder.join("tiphys")).unwrap_or_default();
     assert!(path.exists(), "there is no {}: run cargo build -p tiphys first", path.display());

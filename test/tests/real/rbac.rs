@@ -28,6 +28,8 @@ use super::suite::managed;
 use install::{Installed, Variant};
 
 mod install;
+mod joining;
+mod program;
 mod record;
 
 const LIMIT: usize = 16 << 20;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use kube::api::{Api, PatchParams, PostParams};
 use serde_json::json;
 use tiphys_shared::kube::client::{self, Access};
-use tiphys_shared::kube::join_secret::{self, Stored};
+use tiphys_shared::kube::join_secret::{self, NAME, Stored};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options;
@@ -138,16 +139,12 @@ async fn create(options: Create) -> Result<(), Failure> {
         return Err(Failure::new(format!("Secret {name} has no tls.key, so the principal cannot sign"))
             .remedy("keep the CA's key there, or issue the agent's certificate where the key is"));
     }
-    let now = clock::now();
-    prune(&secrets).await;
-    let expires = now
+    let expires = clock::now()
         .checked_add(options.ttl)
         .map_err(|error| Failure::because("the token would end outside the calendar", &error))?;
-    let secret = join_secret::to_secret(&token, &options.at.namespace, expires);
-    secrets
-        .create(&PostParams::default(), &secret)
+    keep(&secrets, &token, expires)
         .await
-        .map_err(|error| Failure::because("cannot write the token's Secret", &error))?;
+        .map_err(|error| Failure::because(&format!("cannot write the token into Secret {NAME}"), &error))?;
     if options.json {
         let document = json!({
             "token": token.to_string(), "id": token.id, "agent": token.agent.as_str(), "expires": expires.to_string(),
@@ -161,7 +158,8 @@ async fn create(options: Create) -> Result<(), Failure> {
 }
 
 async fn list(options: List) -> Result<(), Failure> {
-    let mut tokens = stored(&options.at.secrets().await?).await?;
+    let found = tokens(&options.at.secrets().await?).await?;
+    let mut tokens: Vec<Stored> = found.iter().flat_map(join_secret::all).collect();
     tokens.sort_by(|one, other| (&one.agent, one.expires).cmp(&(&other.agent, other.expires)));
     let state = |token: &Stored| if token.expires > clock::now() { "good" } else { "expired" };
     if options.json {
@@ -190,35 +188,42 @@ async fn delete(options: Delete) -> Result<(), Failure> {
         }
     }
     let secrets = options.at.secrets().await?;
+    let tokens = tokens(&secrets).await?.and_then(|found| found.data).unwrap_or_default();
     for id in &options.ids {
-        match secrets.delete(&join_secret::name(id), &DeleteParams::default()).await {
-            Ok(_) => output::say(&format!("token {id} is deleted")),
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                return Err(Failure::new(format!("there is no token {id}: it was used, or deleted before")));
-            }
+        let gone = || Failure::new(format!("there is no token {id}: it was used, or deleted before"));
+        let entry = tokens.get(id).ok_or_else(gone)?;
+        match join_secret::take_out(&secrets, id, entry).await {
+            Ok(true) => output::say(&format!("token {id} is deleted")),
+            Ok(false) => return Err(gone()),
             Err(error) => return Err(Failure::because(&format!("cannot delete token {id}"), &error)),
         }
     }
     Ok(())
 }
 
-/// Deletes what has expired. If that fails, the next time will do.
-async fn prune(secrets: &Api<Secret>) {
-    let Ok(tokens) = stored(secrets).await else { return };
+/// Adds a token, and takes out what has expired.
+async fn keep(secrets: &Api<Secret>, token: &JoinToken, expires: Timestamp) -> Result<(), kube::Error> {
     let now = clock::now();
-    for token in tokens.iter().filter(|token| token.expires <= now) {
-        if let Err(error) = secrets.delete(&join_secret::name(&token.id), &DeleteParams::default()).await {
-            tracing::debug!(%error, token = token.id, "an expired token could not be deleted");
-        }
+    let known = secrets.get_opt(NAME).await?.iter().flat_map(join_secret::all).collect::<Vec<_>>();
+    let expired = known.into_iter().filter(|token| token.expires <= now).map(|token| token.id);
+    let entry = join_secret::entry(token, expires);
+    let change = join_secret::with(&token.id, &entry, &expired.collect::<Vec<_>>());
+    let add = async || secrets.patch(NAME, &PatchParams::default(), &change).await.map(drop);
+    match add().await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        outcome => return outcome,
+    }
+    let first = join_secret::to_secret([(token.id.clone(), entry)]);
+    match secrets.create(&PostParams::default(), &first).await {
+        // Somebody else made the first one at the same moment.
+        Err(kube::Error::Api(status)) if status.code == 409 => add().await,
+        outcome => outcome.map(drop),
     }
 }
 
-async fn stored(secrets: &Api<Secret>) -> Result<Vec<Stored>, Failure> {
-    let found = secrets
-        .list(&ListParams::default().labels(&join_secret::selector()))
-        .await
-        .map_err(|error| Failure::because("cannot list the tokens' Secrets", &error))?;
-    Ok(found.items.iter().filter_map(|secret| join_secret::read(secret).ok()).collect())
+async fn tokens(secrets: &Api<Secret>) -> Result<Option<Secret>, Failure> {
+    let found = secrets.get_opt(NAME).await;
+    found.map_err(|error| Failure::because(&format!("cannot read Secret {NAME}"), &error))
 }
 
 impl ControlPlane {

@@ -37,7 +37,8 @@ pub(super) async fn control_plane(site: &Site, own: &OwnOptions) -> Result<Contr
         facts.option_problems.extend(problems);
     }
     let mut control = ControlPlane { facts, options };
-    let needs = permissions::of_principal(&site.namespace, control.agents().into_iter());
+    let mut needs = permissions::of_principal(&site.namespace, control.agents().into_iter());
+    needs.extend(permissions::of_onboarding(&site.namespace, &control.options, control.signs()));
     permissions::check(site, &installation, needs, &mut control.facts).await;
     Ok(control)
 }

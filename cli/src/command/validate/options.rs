@@ -31,23 +31,27 @@ pub(super) fn principal(installation: &Installation, site: &Site) -> Told<Princi
     let loaded = installation.load(Part::Principal, site, principal_options::Options::validate);
     match loaded {
         Ok(loaded) => Told { options: of_principal(&loaded.value), problems: Vec::new() },
-        Err(problems) => {
-            let options = PrincipalOptions {
-                // Nothing is known of it, and nothing is to be said about it.
-                allowed: NamePattern::new("*").into_iter().collect(),
-                by_destination: false,
-                tls: Some(names::PRINCIPAL_TLS.to_owned()),
-                ca: Some(names::CA.to_owned()),
-                proxy_tls: Some(names::PROXY_TLS.to_owned()),
-                jwt: Some(names::JWT.to_owned()),
-                creates_namespaces: false,
-                redis_proxy: true,
-            };
-            Told {
-                options,
-                problems: problems.0.into_iter().filter(|problem| !is_about_files(problem)).collect(),
-            }
-        }
+        Err(problems) => Told {
+            options: unknown(),
+            problems: problems.0.into_iter().filter(|problem| !is_about_files(problem)).collect(),
+        },
+    }
+}
+
+/// Where nothing is known of it, and nothing is to be said about it.
+pub(super) fn unknown() -> PrincipalOptions {
+    PrincipalOptions {
+        allowed: NamePattern::new("*").into_iter().collect(),
+        by_destination: false,
+        tls: Some(names::PRINCIPAL_TLS.to_owned()),
+        ca: Some(names::CA.to_owned()),
+        proxy_tls: Some(names::PROXY_TLS.to_owned()),
+        jwt: Some(names::JWT.to_owned()),
+        creates_namespaces: false,
+        redis_proxy: true,
+        proxy: true,
+        joins: false,
+        registers: false,
     }
 }
 
@@ -80,6 +84,9 @@ fn of_principal(settings: &principal_options::Settings) -> PrincipalOptions {
         jwt,
         creates_namespaces: settings.namespace_creation.is_some(),
         redis_proxy: settings.redis_proxy.is_some(),
+        proxy: settings.proxy.is_some(),
+        joins: settings.onboarding.enrolment,
+        registers: settings.onboarding.client_certificate.is_some(),
     }
 }
 

@@ -6,11 +6,12 @@ use k8s_openapi::api::authorization::v1::{
 };
 use kube::Api;
 use kube::api::PostParams;
+use tiphys_shared::kube::join_secret;
 use tiphys_shared::kube::kinds::GPG_KEYS;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::process::options::Problem;
 
-use super::snapshot::Facts;
+use super::snapshot::{Facts, PrincipalOptions};
 use crate::operator::installation::Installation;
 use crate::operator::targets::Site;
 
@@ -52,6 +53,22 @@ pub(super) fn of_principal(namespace: &str, agents: impl Iterator<Item = AgentNa
     needs.extend(
         agents.take(AGENTS).map(|agent| need("applications", Some(agent.as_str()), &["update"], None)),
     );
+    needs
+}
+
+/// What it needs for agents that are new, if it `signs` their certificates.
+pub(super) fn of_onboarding(namespace: &str, options: &PrincipalOptions, signs: bool) -> Vec<Need> {
+    let own = Some(namespace);
+    let joins = options.joins && signs;
+    let mut needs = Vec::new();
+    if joins {
+        needs.push(need("secrets", own, &["patch"], Some(join_secret::NAME)));
+    }
+    if options.registers {
+        needs.push(need("secrets", own, &["create", "update"], None));
+    } else if joins && options.proxy {
+        needs.push(need("secrets", own, &["create"], None));
+    }
     needs
 }
 
@@ -165,6 +182,20 @@ mod tests {
         assert!(principal.contains(&"update applications in namespace edge-1".to_owned()));
         assert!(principal.contains(&"get configmaps argocd-gpg-keys-cm in namespace argocd".to_owned()));
         assert!(!principal.iter().any(|need| need.starts_with("create secrets")));
+        let onboarding = |joins, registers, signs| {
+            let options =
+                PrincipalOptions { joins, registers, ..crate::command::validate::options::unknown() };
+            told(of_onboarding("argocd", &options, signs))
+        };
+        let (take, create) = (
+            "patch secrets argocd-agent-join-tokens in namespace argocd".to_owned(),
+            "create secrets in namespace argocd".to_owned(),
+        );
+        assert_eq!(onboarding(true, false, true), [take.clone(), create.clone()]);
+        assert_eq!(onboarding(true, false, false), Vec::<String>::new(), "without a key nobody joins");
+        let update = "update secrets in namespace argocd".to_owned();
+        assert_eq!(onboarding(true, true, true), [take, create, update]);
+        assert_eq!(onboarding(false, false, true), Vec::<String>::new());
         let autonomous = told(of_agent("argocd", Mode::Autonomous));
         assert!(!autonomous.iter().any(|need| need.starts_with("delete")), "{autonomous:?}");
         assert!(

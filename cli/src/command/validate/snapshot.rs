@@ -49,6 +49,12 @@ pub(super) struct PrincipalOptions {
     pub(super) creates_namespaces: bool,
     /// The Redis proxy is served.
     pub(super) redis_proxy: bool,
+    /// The resource proxy is served.
+    pub(super) proxy: bool,
+    /// Clusters may join with a token.
+    pub(super) joins: bool,
+    /// Agents that log in get a cluster Secret.
+    pub(super) registers: bool,
 }
 
 /// What an agent was told that matters here.
@@ -102,6 +108,11 @@ impl Facts {
 }
 
 impl ControlPlane {
+    /// Whether the key of the CA is there, without which nobody joins.
+    pub(super) fn signs(&self) -> bool {
+        self.options.ca.as_deref().is_some_and(|ca| self.facts.secret_entry(ca, &["tls.key"]).is_some())
+    }
+
     /// Cluster Secrets, and the agents that they are labelled with.
     pub(super) fn cluster_secrets(&self) -> impl Iterator<Item = (&str, &Secret, Option<&str>)> {
         use tiphys_shared::model::argocd::label;

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
-use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::core::v1::{ConfigMap, EnvVarSource, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::{Api, PostParams};
 use kube::config::AuthInfo;
@@ -38,6 +41,7 @@ pub(super) struct Installed {
     pub(super) namespace: String,
     /// The API server, with the service account's token.
     pub(super) config: Config,
+    token: String,
     pub(super) record: Record,
 }
 
@@ -84,15 +88,17 @@ impl Installed {
             ..Default::default()
         };
         let token = accounts.create_token_request(&account, &PostParams::default(), &request).await.unwrap();
+        let token = token.status.unwrap().token;
         let mut config = admin.clone();
         config.auth_info = AuthInfo::default();
-        config.auth_info.token = Some(token.status.unwrap().token.into());
+        config.auth_info.token = Some(token.clone().into());
         let installed = Self {
             suffix,
             admin: client,
             account,
             namespace: namespace.to_owned(),
             config,
+            token,
             record: Record::default(),
         };
         installed.until_allowed("list", "secrets", namespace).await;
@@ -107,6 +113,11 @@ impl Installed {
 
     /// Whether the service account may do that in a namespace, or in all.
     pub(super) async fn may(&self, verb: &str, resource: &str, namespace: &str) -> bool {
+        self.may_with(verb, resource, namespace, "").await
+    }
+
+    /// The same with the object of that name.
+    pub(super) async fn may_with(&self, verb: &str, resource: &str, namespace: &str, name: &str) -> bool {
         let reviews: Api<SelfSubjectAccessReview> = Api::all(Client::try_from(self.config.clone()).unwrap());
         let group = match resource {
             "events" => "events.k8s.io",
@@ -119,6 +130,7 @@ impl Installed {
             group: asked(group),
             resource: asked(resource),
             namespace: asked(namespace),
+            name: asked(name),
             ..Default::default()
         };
         let review = SelfSubjectAccessReview {
@@ -164,6 +176,50 @@ impl Installed {
         let granted = granted.filter(|(verb, resource)| verb != "get" && resource != "events");
         let idle: BTreeMap<_, _> = granted.filter(|one| !uses.contains(one)).collect();
         assert!(idle.is_empty(), "{} may do what it never does: {idle:?}", self.account);
+    }
+
+    /// Writes a kubeconfig with the service account's token.
+    pub(super) fn write_kubeconfig(&self, folder: &Path) -> PathBuf {
+        let authorities = self.config.root_cert.iter().flatten().map(|der| {
+            let body = STANDARD.encode(der);
+            format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+        });
+        let config = serde_json::json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "account",
+            "clusters": [{"name": "cluster", "cluster": {
+                "server": self.config.cluster_url.to_string(),
+                "certificate-authority-data": STANDARD.encode(authorities.collect::<String>()),
+            }}],
+            "users": [{"name": "account", "user": {"token": self.token}}],
+            "contexts": [{"name": "account", "context": {
+                "cluster": "cluster", "user": "account", "namespace": self.namespace,
+            }}],
+        });
+        let path = folder.join(format!("{}.kubeconfig", self.account));
+        std::fs::write(&path, config.to_string()).unwrap();
+        path
+    }
+
+    /// Arguments and environment that the Deployment gives its container.
+    pub(super) async fn command(&self) -> (Vec<String>, BTreeMap<String, String>) {
+        let deployments: Api<Deployment> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.admin.clone(), &self.namespace);
+        let pod = deployments.get(&self.account).await.unwrap().spec.unwrap().template.spec.unwrap();
+        let container = pod.containers.into_iter().next().unwrap();
+        let mut environment = BTreeMap::new();
+        for variable in container.env.unwrap_or_default() {
+            let value = match (variable.value, variable.value_from) {
+                (Some(value), _) => Some(value),
+                (None, Some(EnvVarSource { config_map_key_ref: Some(from), .. })) => {
+                    let map = config_maps.get(&from.name).await.unwrap();
+                    map.data.and_then(|data| data.get(&from.key).cloned())
+                }
+                // There is no Redis here.
+                _ => None,
+            };
+            environment.extend(value.map(|value| (variable.name, value)));
+        }
+        (container.args.unwrap(), environment)
     }
 
     /// How a side connects.

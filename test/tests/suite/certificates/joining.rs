@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use rustls::pki_types::ServerName;
 use tiphys_agent::join::{self, Keeping};
 use tiphys_proto::join::join_client::JoinClient;
@@ -28,9 +28,15 @@ impl Stage {
     async fn token(&self, agent: &str, lives: std::time::Duration) -> JoinToken {
         let agent = AgentName::new(agent).unwrap();
         let token = JoinToken::generate(agent, self.ca.certificate_pem().as_bytes()).unwrap();
-        let secret = join_secret::to_secret(&token, NAMESPACE, clock::now() + lives);
-        self.secrets().create(&PostParams::default(), &secret).await.unwrap();
+        let entry = join_secret::entry(&token, clock::now() + lives);
+        super::put(&self.control, join_secret::NAME, &[(&token.id, &entry.0)]).await;
         token
+    }
+
+    /// Whether it could still be used.
+    async fn keeps(&self, token: &JoinToken) -> bool {
+        let kept = self.secrets().get(join_secret::NAME).await.unwrap().data.unwrap_or_default();
+        kept.contains_key(&token.id)
     }
 
     fn secrets(&self) -> Api<Secret> {
@@ -56,7 +62,7 @@ impl Stage {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_joins_with_a_token_connects_and_renews_its_certificate_by_itself() {
     let stage = Stage::start(&[]).await;
-    let token = stage.token("edge-1", DAY).await;
+    let (token, other) = (stage.token("edge-1", DAY).await, stage.token("edge-1", DAY).await);
     let cluster = stage.cluster("edge-1").await;
     let keeping = Keeping::new(cluster.client(), NAMESPACE, false);
     keeping.check().await.unwrap();
@@ -67,7 +73,8 @@ async fn a_cluster_joins_with_a_token_connects_and_renews_its_certificate_by_its
     assert_eq!(joined.warning, None);
     keeping.keep(&joined.material).await.unwrap();
     assert!(matches!(keeping.check().await, Err(join::Error::Joined { .. })), "it would join twice");
-    assert!(stage.secrets().get_opt(&join_secret::name(&token.id)).await.unwrap().is_none());
+    assert!(!stage.keeps(&token).await, "it can be used again");
+    assert!(stage.keeps(&other).await, "another one was used up, too");
     let known = stage.secrets().get("cluster-edge-1").await.unwrap();
     assert_eq!(known.labels()["argocd-agent.argoproj-labs.io/agent-name"], "edge-1");
     let config = String::from_utf8(known.data.unwrap()["config"].0.clone()).unwrap();
@@ -106,7 +113,7 @@ async fn tokens_that_are_used_expired_forged_or_raced_are_refused_and_so_are_oth
     let status = refused(&expired).await;
     assert!(status.message().contains("expired"), "{status}");
     assert_eq!(stage.enrolments("join", "expired"), 1.0);
-    assert!(stage.secrets().get_opt(&join_secret::name(&expired.id)).await.unwrap().is_none());
+    assert!(!stage.keeps(&expired).await, "what has expired is kept");
 
     let good = stage.token("edge-2", DAY).await;
     let other = stage.token("edge-3", DAY).await;
