@@ -4,7 +4,8 @@ use std::fs::File;
 use std::ops::Range;
 
 use framehop::{ExplicitModuleSectionInfo, Module};
-use object::read::elf::ElfFile64;
+use object::elf::PF_X;
+use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{LittleEndian, Object as _, ObjectSection as _, ObjectSegment as _, ReadCache, ReadRef};
 
 /// The kernel's own code in every process.
@@ -64,12 +65,13 @@ fn module<'a>(mapping: &mut Mapping, bytes: impl ReadRef<'a>) -> Option<Module<V
     if let Ok(Some(id)) = file.build_id() {
         mapping.build_id = id.iter().map(|byte| format!("{byte:02x}")).collect();
     }
-    // Which of its addresses is at the beginning of what is mapped.
+    // Which of its addresses is at the beginning of what is mapped. Data may share its first page.
     let stated = file.segments().find_map(|segment| {
+        let is_code = segment.elf_program_header().p_flags(LittleEndian) & PF_X != 0;
         let (offset, length) = segment.file_range();
         let here =
             offset <= mapping.offset.checked_add(PAGE)? && mapping.offset < offset.checked_add(length)?;
-        here.then(|| segment.address().wrapping_sub(offset).wrapping_add(mapping.offset))
+        (is_code && here).then(|| segment.address().wrapping_sub(offset).wrapping_add(mapping.offset))
     })?;
     let base = mapping.memory.start.wrapping_sub(stated);
     let range = |name: &str| {
