@@ -2,12 +2,14 @@
 //!
 //! The target is `audit`, so that the lines can be kept apart from the rest.
 
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use http_body::{Frame, SizeHint};
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use super::body::{self, Body, BoxError};
@@ -16,7 +18,7 @@ use super::refusal::Refusal;
 /// Longest path that is written.
 const LONGEST: usize = 1024;
 
-/// What is known of a request when it comes. Says how it ended when it is dropped.
+/// What is known of a request when it comes. How it ended is written once it is dropped.
 #[derive(Debug)]
 pub struct Record {
     /// Its name at both ends.
@@ -107,8 +109,43 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let Self { id, user, agent, method, verb, path, began, outcome, sent, received } = self;
-        let seconds = began.elapsed().as_secs_f64();
+        let line = Line {
+            id: mem::take(&mut self.id),
+            user: mem::take(&mut self.user),
+            agent: mem::take(&mut self.agent),
+            method: mem::take(&mut self.method),
+            verb: self.verb,
+            path: mem::take(&mut self.path),
+            seconds: self.began.elapsed().as_secs_f64(),
+            outcome: mem::replace(&mut self.outcome, Outcome::Abandoned),
+            sent: self.sent,
+            received: self.received,
+        };
+        // The last piece of the answer goes out first: nobody waits for the line.
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(async move { drop(line) })),
+            Err(_) => drop(line),
+        }
+    }
+}
+
+/// What is written of a request that has ended. Is written when it is dropped, so that no end of a runtime loses it.
+struct Line {
+    id: String,
+    user: String,
+    agent: String,
+    method: Method,
+    verb: &'static str,
+    path: String,
+    seconds: f64,
+    outcome: Outcome,
+    sent: u64,
+    received: u64,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Self { id, user, agent, method, verb, path, seconds, outcome, sent, received } = self;
         match outcome {
             Outcome::Abandoned => tracing::info!(
                 target: "audit", stage = "abandoned", id, user, agent, %method, verb, path, seconds
@@ -268,6 +305,15 @@ mod tests {
         assert_eq!((stages(&lines), &lines[0]["fields"]["complete"]), (vec!["end"], &false.into()));
 
         assert_eq!(stages(&written(drop)), ["abandoned"]);
+    }
+
+    #[test]
+    fn within_a_runtime_the_line_comes_after_the_answer_also_if_the_runtime_ends() {
+        let lines = written(|record| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async { drain(record.follow(StatusCode::OK, Full::new(Bytes::from("12345")))) });
+        });
+        assert_eq!(stages(&lines), ["end"]);
     }
 
     #[test]

@@ -126,6 +126,8 @@ pub async fn burst(applications: usize, collector: Option<&str>) -> anyhow::Resu
     let (before, began) = (procfs::sample_self()?, Instant::now());
     write_and_see(&realm, "app", applications).await?;
     let (took, after) = (began.elapsed(), procfs::sample_self()?);
+    // A span ends with its acknowledgement.
+    installation.until_quiet(&edges).await?;
     installation.end(edges).await?;
     let cpu = after.cpu.saturating_sub(before.cpu);
     Ok(Burst {

@@ -88,7 +88,7 @@ impl Raw {
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it was never said")
+        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("it was never said")
     }
 
     pub(crate) async fn hear_ack(&mut self, id: &EventId) -> Event {
