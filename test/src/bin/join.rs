@@ -25,12 +25,12 @@ use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
+use tiphys_test::installation::DAY;
 use tiphys_test::program;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 const NAMESPACE: &str = "argocd";
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Parser)]
 #[command(about = "How fast clusters join")]

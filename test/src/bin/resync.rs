@@ -3,8 +3,6 @@
 //! A principal and an agent talk over mTLS on loopback; their API servers are embedded. Messages and bytes are counted
 //! between the agent and its connection, acknowledgements included. Prints one line per measurement.
 
-#![allow(clippy::print_stdout, reason = "this is a program for people")]
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,12 +30,12 @@ use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{self, ClientTls, Material, ServerTls};
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::transport::DialOptions;
+use tiphys_test::installation::DAY;
 use tiphys_test::program;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
 const AGENT: &str = "edge";
 const NAMESPACE: &str = "argocd";
 const MESSAGE_SIZE: usize = 200 << 20;
