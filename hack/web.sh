@@ -27,7 +27,8 @@ command -v kubectl >/dev/null || missing kubectl "see https://kubernetes.io/docs
 [ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || missing "Node.js 20" "this one is $(node --version)"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/tiphys
-export TIPHYS_WEB_PACKAGES=$cache/web-$(sha256sum <"$source/package-lock.json" | cut -c1-16)
+TIPHYS_WEB_PACKAGES=$cache/web-$(sha256sum <"$source/package-lock.json" | cut -c1-16)
+export TIPHYS_WEB_PACKAGES
 if [ ! -d "$TIPHYS_WEB_PACKAGES" ]; then
   mkdir -p "$cache"
   new=$(mktemp -d "$TIPHYS_WEB_PACKAGES.XXXX")

@@ -49,7 +49,7 @@ async fn a_principal_that_works_is_profiled_and_works_on() {
             assert_eq!(text(metrics, "/metrics").0, 200);
         }
     });
-    let first = std::thread::spawn(move || get(profiles, "/debug/pprof/profile?seconds=2"));
+    let first = std::thread::spawn(move || get(profiles, "/debug/pprof/profile?seconds=4"));
     // One process looks, so there is a turn to wait for.
     let looks = |pid: u32| {
         std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().any(|thread| {
@@ -82,7 +82,7 @@ async fn a_principal_that_works_is_profiled_and_works_on() {
     let inside = |id: &&u64| of_program.contains(id);
     let deepest = profile.sample.iter().map(|sample| sample.location_id.iter().filter(inside).count()).max();
     assert!(deepest > Some(8), "stacks are cut off: {profile:?}");
-    assert!(profile.duration_nanos >= 2_000_000_000, "{}", profile.duration_nanos);
+    assert!(profile.duration_nanos >= 4_000_000_000, "{}", profile.duration_nanos);
     // It is not stopped, and can be looked at again.
     assert_eq!(text(metrics, "/metrics").0, 200);
     assert_eq!(get(profiles, "/debug/pprof/profile?seconds=1").0, 200);
