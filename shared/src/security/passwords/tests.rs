@@ -78,7 +78,7 @@ async fn broken_content_leaves_the_old_users_and_says_what_is_wrong() {
     let broken: [(&[u8], &str); 4] = [
         (b" \n", "users is empty"),
         (b"a:\xff", "not UTF-8"),
-        (good[..good.len() - 1].as_bytes(), "line 1 of users"),
+        (&good.as_bytes()[..good.len() - 1], "line 1 of users"),
         (b"# a\n\nold mistake\nb:plain", "line 4 of users"),
     ];
     for (content, what) in broken {
