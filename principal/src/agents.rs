@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tiphys_shared::kube::recorder::Recorder;
 use tiphys_shared::model::event::ResourceResponse;
 use tiphys_shared::model::{AgentName, Mode};
+use tiphys_shared::process::clock;
 use tiphys_shared::protocol::resync::cache::Trees;
 use tiphys_shared::security::blocklist::{Blocked, Blocklist};
 use tiphys_shared::wire::pump::SharedOutbox;
@@ -23,7 +24,8 @@ use crate::problems::Problems;
 use crate::proxy::events;
 use crate::redis_proxy::remote::Awaited;
 
-/// How long a tunnel is waited for that an agent opens after its session, or in place of one that broke.
+/// How long a tunnel is waited for that an agent opens after its session, in place of one that broke, or once it is back
+/// from having gone.
 const TUNNEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One agent that has connected since this process started. Its outbox outlives its sessions.
@@ -89,17 +91,24 @@ impl Agent {
         Some(cancel)
     }
 
-    /// The way to its cluster; one that is about to come is waited for.
+    /// The way to its cluster; one that is about to come is waited for, also if the agent has gone just now: it does so for a
+    /// new certificate, and is back at once.
     pub(crate) async fn way(&self) -> Result<Requester, Away> {
-        let mut attached = std::pin::pin!(self.attached.notified());
-        attached.as_mut().enable();
-        match self.tunnel() {
-            Err(Away::NoTunnel) if self.serves.load(Ordering::Relaxed) => {
-                // Whether it came or not: the next look tells.
-                _ = tokio::time::timeout(TUNNEL_PATIENCE, attached).await;
-                self.tunnel()
+        let deadline = tokio::time::Instant::now() + TUNNEL_PATIENCE;
+        loop {
+            let mut attached = std::pin::pin!(self.attached.notified());
+            attached.as_mut().enable();
+            let found = self.tunnel();
+            let may_come = match &found {
+                Ok(_) => false,
+                Err(Away::NoTunnel) => true,
+                Err(Away::Disconnected { since }) => since
+                    .is_some_and(|since| clock::now().duration_since(since).unsigned_abs() < TUNNEL_PATIENCE),
+            };
+            let waits = may_come && self.serves.load(Ordering::Relaxed);
+            if !waits || tokio::time::timeout_at(deadline, attached).await.is_err() {
+                return found;
             }
-            found => found,
         }
     }
 

@@ -155,7 +155,7 @@ mod tests {
         assert_eq!(wrong(r#"{"agent": "edge-1", "hash": ""}"#), "JSON");
         assert_eq!(wrong(r#"{"agent": "A b", "hash": "", "expires": ""}"#), "agent");
         assert_eq!(wrong(r#"{"agent": "edge-1", "hash": "", "expires": "soon"}"#), "expires");
-        let secret = to_secret([(token.id.clone(), entry), ("other".to_owned(), ByteString(b"?".into()))]);
+        let secret = to_secret([(token.id, entry), ("other".to_owned(), ByteString(b"?".into()))]);
         assert_eq!(all(&secret), [stored]);
     }
 

@@ -58,6 +58,29 @@ async fn an_agent_that_dies_ends_what_is_under_way_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_asks_while_an_agent_comes_back_has_an_answer_once_it_is_back() {
+    let (mut fleet, _backend) = with_backend().await;
+    let client = client_of(&fleet, "edge").await;
+    // Nobody waits for an agent for ever, and this machine may be slow.
+    for _ in 0..5 {
+        fleet.kill_agent("edge");
+        Fleet::until("the agent gone", async || {
+            fleet.principal().agents().iter().all(|agent| agent.connected_since.is_none()).then_some(())
+        })
+        .await;
+        let comes_back = async {
+            tokio::task::yield_now().await;
+            fleet.start_agent("edge");
+        };
+        if tokio::join!(get(&client, "/version"), comes_back).0.0 == 200 {
+            return;
+        }
+        until_served(&client).await;
+    }
+    panic!("nobody waited for the agent");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_principal_that_comes_back_has_its_tunnels_again() {
     let (mut fleet, _backend) = with_backend().await;
     let client = client_of(&fleet, "edge").await;
