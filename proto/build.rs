@@ -1,13 +1,14 @@
 //! Compiles the .proto files with a pure-Rust compiler: no `protoc` is needed on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const FILES: [&str; 8] = [
+    const FILES: [&str; 9] = [
         "authapi.proto",
         "versionapi.proto",
         "eventstreamapi.proto",
         "logstreamapi.proto",
         "terminalstreamapi.proto",
         "cloudevents.proto",
+        "pprof/profile.proto",
         "tiphys/join.proto",
         "tiphys/tunnel.proto",
     ];

@@ -1,16 +1,17 @@
-//! What machines learn that watch over the process: metrics, health and traces.
+//! What those learn that watch over the process: metrics, health, traces and profiles.
 
 use prometheus::Registry;
 use tiphys_shared::process::admin::{Pages, Server};
 use tiphys_shared::process::metrics;
 use tiphys_shared::process::options::Listen;
+use tiphys_shared::process::profile::endpoint;
 use tiphys_shared::wire::traces::Traces;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::Failure;
 
 /// Opens the port that `option` names, if it names one.
-pub(crate) async fn listen(option: &str, listen: Option<&Listen>) -> Result<Option<Server>, Failure> {
+async fn listen(option: &str, listen: Option<&Listen>) -> Result<Option<Server>, Failure> {
     let Some(listen) = listen else { return Ok(None) };
     let failed = |error: &(dyn std::error::Error + 'static)| {
         Failure::because(&format!("cannot listen on {listen}"), error)
@@ -29,21 +30,40 @@ pub(crate) fn registry() -> Result<Registry, Failure> {
     Ok(registry)
 }
 
-/// Serves both until `stop`.
-pub(crate) async fn serve(
-    metrics: (Option<Server>, Pages),
-    health: (Option<Server>, Pages),
-    stop: CancellationToken,
-) {
-    let one = |(server, pages): (Option<Server>, Pages)| {
-        let stop = stop.clone();
-        async move {
-            if let Some(server) = server {
-                server.serve(pages, stop).await;
+/// The ports of a process that others watch over.
+pub(crate) struct Ports {
+    metrics: Option<Server>,
+    health: Option<Server>,
+    profiles: Option<Server>,
+}
+
+impl Ports {
+    /// Opens those that are given.
+    pub(crate) async fn open(
+        metrics: Option<&Listen>,
+        health: Option<&Listen>,
+        profiles: Option<&Listen>,
+    ) -> Result<Self, Failure> {
+        Ok(Self {
+            metrics: listen("--metrics-port", metrics).await?,
+            health: listen("--healthz-port", health).await?,
+            profiles: listen("--pprof-port", profiles).await?,
+        })
+    }
+
+    /// Serves figures, what `health` tells, and profiles until `stop`.
+    pub(crate) async fn serve(self, registry: Registry, health: Pages, stop: CancellationToken) {
+        let one = |server: Option<Server>, pages: Pages| {
+            let stop = stop.clone();
+            async move {
+                if let Some(server) = server {
+                    server.serve(pages, stop).await;
+                }
             }
-        }
-    };
-    tokio::join!(one(metrics), one(health));
+        };
+        let metrics = one(self.metrics, Pages::new().metrics(registry));
+        tokio::join!(metrics, one(self.health, health), one(self.profiles, endpoint::pages()));
+    }
 }
 
 /// Sends the traces that were not sent yet.

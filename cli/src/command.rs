@@ -16,6 +16,7 @@ mod pki;
 mod principal;
 #[cfg(test)]
 mod reference;
+mod sample;
 mod status;
 mod validate;
 mod version;
@@ -24,6 +25,7 @@ use std::ffi::OsString;
 
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
 use tiphys_shared::process::options::{self, Origin, Setting};
+use tiphys_shared::process::profile::endpoint;
 use tiphys_shared::security::tls;
 
 use crate::failure::Failure;
@@ -85,7 +87,8 @@ impl Program {
                     .fold(root, |root, command| root.subcommand(Targets::augment_args(command)));
                 let root = root.subcommand(demo::command()).subcommand(join::command());
                 let root = root.subcommand(kubeconfig::command()).subcommand(export::command());
-                root.subcommand(completion::command()).subcommand(man::command())
+                let root = root.subcommand(completion::command()).subcommand(man::command());
+                root.subcommand(sample::command())
             }
             Self::ArgocdAgent => runs(root).subcommand(agent::command(self.name())),
             Self::ArgocdAgentctl => {
@@ -148,6 +151,7 @@ pub(crate) fn run(
         "export" => export::run(command, below),
         "completion" => completion::run(program.command(), below),
         "man" => man::run(program.command(), command, below),
+        endpoint::COMMAND => sample::run(below),
         _ => version::run(program.name(), command, below),
     }
 }

@@ -1,6 +1,7 @@
 //! Figures about the principal, under the names that the Go project gives them; what it does not have is called `tiphys_`.
 
 mod fleet;
+mod resources;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,8 @@ use tiphys_shared::process::metrics::{
 };
 
 pub(crate) use self::fleet::is_gone;
+use self::resources::Resources;
+pub(crate) use self::resources::Verb;
 use crate::agents::Agents;
 use crate::blocklist;
 
@@ -71,25 +74,7 @@ pub(crate) struct Metrics {
     resync_rounds: IntCounterVec,
     resync_repaired: IntCounterVec,
     processing_time: HistogramVec,
-    applications: Lifecycle,
-    projects: Lifecycle,
-    repositories: Lifecycle,
-    gpg_keys: IntGauge,
-}
-
-/// What happened to a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Created,
-    Updated,
-    Deleted,
-}
-
-#[derive(Debug)]
-struct Lifecycle {
-    created: IntCounter,
-    updated: IntCounter,
-    deleted: IntCounter,
+    resources: Resources,
 }
 
 impl Metrics {
@@ -97,22 +82,6 @@ impl Metrics {
     pub(crate) fn new(registry: &impl Register, agents: &Arc<Agents>) -> Result<Self, Error> {
         fleet::register(registry, agents)?;
         build_info(registry)?;
-        let lifecycle = |resource: &str| -> Result<Lifecycle, Error> {
-            let counter = |verb: &str| {
-                register(
-                    registry,
-                    IntCounter::new(
-                        format!("principal_{resource}_{verb}"),
-                        format!("Number of {resource} of agents {verb} at the control plane"),
-                    )?,
-                )
-            };
-            Ok(Lifecycle {
-                created: counter("created")?,
-                updated: counter("updated")?,
-                deleted: counter("deleted")?,
-            })
-        };
         let counters = |name: &str, help: &str, labels: &[&str]| {
             register(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
@@ -203,13 +172,6 @@ impl Metrics {
                 "Number of resources that a comparison found to differ at an agent, and that were sent again",
                 &[AGENT],
             )?,
-            gpg_keys: register(
-                registry,
-                IntGauge::new(
-                    "argocd_principal_gpg_keys_count",
-                    "Number of GPG keys that agents are given to check commits by",
-                )?,
-            )?,
             handshake_failures: counters(
                 "tiphys_principal_handshake_failures_total",
                 "Number of connections that failed before an RPC, by cause",
@@ -270,30 +232,18 @@ impl Metrics {
                     &["status", "agent_name", "resource_type"],
                 )?,
             )?,
-            applications: lifecycle("applications")?,
-            projects: lifecycle("app_projects")?,
-            repositories: lifecycle("repositories")?,
+            resources: Resources::new(registry)?,
         })
     }
 
     /// Counts a resource that was created, updated or deleted.
     pub(crate) fn count(&self, kind: Kind, verb: Verb) {
-        let lifecycle = match kind {
-            Kind::Application => &self.applications,
-            Kind::AppProject => &self.projects,
-            Kind::Repository => &self.repositories,
-            Kind::GpgKey => return,
-        };
-        match verb {
-            Verb::Created => lifecycle.created.inc(),
-            Verb::Updated => lifecycle.updated.inc(),
-            Verb::Deleted => lifecycle.deleted.inc(),
-        }
+        self.resources.count(kind, verb);
     }
 
     /// Takes note of how many GPG keys there are.
     pub(crate) fn gpg_keys(&self, number: usize) {
-        self.gpg_keys.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.resources.gpg_keys(number);
     }
 
     /// Notes how long an event took, and what became of it.

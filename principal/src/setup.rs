@@ -1,5 +1,7 @@
 //! From checked options to a configuration: reads Secrets and files, makes what is to be made, and keeps it current.
 
+mod passwords;
+
 use kube::Client;
 use prometheus::Registry;
 use tiphys_shared::kube::client;
@@ -9,7 +11,6 @@ use tiphys_shared::process::options::{KeyPair, Problem, Problems};
 use tiphys_shared::process::{clock, metrics};
 use tiphys_shared::redis;
 use tiphys_shared::security::blocklist::Blocklist;
-use tiphys_shared::security::passwords::Passwords;
 use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{Alpn, ClientCertificate, Material, Policy, ServerTls};
@@ -99,14 +100,9 @@ pub async fn prepare(
     };
     let issuer = problems.keep(issuer(&reader, &settings.token_key, cancel).await);
     let passwords = match &settings.authentication {
-        AuthRule::UserPass { path } => problems
-            .keep(Passwords::load(path).await.map_err(|error| {
-                Problem::new(
-                    error.to_string(),
-                    "make the file with lines of user:bcrypt, as htpasswd -B does",
-                )
-            }))
-            .map(Some),
+        AuthRule::UserPass { path } => {
+            problems.keep(passwords::of("passwords", path, &reader, cancel).await).map(Some)
+        }
         AuthRule::Mtls { .. } | AuthRule::Header { .. } => Some(None),
     };
     let listen = problems.keep(settings.listen.address().map_err(|error| {
@@ -196,9 +192,9 @@ async fn web_config(
     let access = match &web.viewers {
         Viewers::Everybody => Access::everybody(),
         Viewers::Kubernetes => Access::kubernetes(server),
-        Viewers::Passwords(path) => Access::passwords(Passwords::load(path).await.map_err(|error| {
-            Problem::new(error.to_string(), "make the file with lines of user:bcrypt, as htpasswd -B does")
-        })?),
+        Viewers::Passwords(path) => {
+            Access::passwords(passwords::of("web-passwords", path, listeners.reader, listeners.cancel).await?)
+        }
     };
     let tls = match (&settings.transport, web.policy.clone()) {
         (Transport::Tls { identity, roots, .. }, Some(policy)) => {

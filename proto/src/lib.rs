@@ -1,8 +1,8 @@
 //! The words on the wire, generated from `proto/*.proto` at build time.
 //!
 //! Nothing here has behaviour. Rules live in `tiphys-shared`, servers and clients in `tiphys-principal`
-//! and `tiphys-agent`. Package names, method paths and field numbers are those of `argocd-agent` and of
-//! the CloudEvents specification: they are a contract with peers that are not ours. Only `tiphys` is ours alone.
+//! and `tiphys-agent`. Package names, method paths and field numbers are those of `argocd-agent`, of the
+//! CloudEvents specification and of pprof: they are a contract with peers that are not ours. Only `tiphys` is ours alone.
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::use_self, clippy::or_fun_call)]
 
 /// Authentication and tokens.
@@ -38,6 +38,11 @@ pub mod tunnel {
 /// How agents get their certificates.
 pub mod join {
     tonic::include_proto!("tiphys.join");
+}
+
+/// Profiles as pprof reads them.
+pub mod profile {
+    tonic::include_proto!("perftools.profiles");
 }
 
 /// CloudEvents in their protobuf format.

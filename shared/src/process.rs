@@ -6,6 +6,7 @@ pub mod clock;
 pub mod metrics;
 pub mod options;
 pub mod persist;
+pub mod profile;
 pub mod readiness;
 pub mod telemetry;
 pub mod worklist;

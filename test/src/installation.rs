@@ -96,6 +96,8 @@ pub struct Installation {
     pub address: SocketAddr,
     /// Where the resource proxy listens.
     pub proxy: SocketAddr,
+    /// Where the page about the fleet is, if there is one.
+    pub web: Option<SocketAddr>,
     /// The principal, looked at from outside.
     pub principal: tiphys_principal::Handle,
     /// Its figures.
@@ -194,9 +196,10 @@ impl Installation {
         let bound = tiphys_principal::bind(config).await?;
         let (address, principal) = (bound.address(), bound.handle());
         let proxy = bound.proxy_address().context("there is no resource proxy")?;
+        let web = bound.web_address();
         let running = tokio::spawn(bound.run(stop.clone()));
         principal.ready().await;
-        Ok(Self { folder, control, ca, address, proxy, principal, figures, traces, stop, running })
+        Ok(Self { folder, control, ca, address, proxy, web, principal, figures, traces, stop, running })
     }
 
     /// Starts managed agents, each with a cluster of its own and a client certificate that is as good as over: it makes way

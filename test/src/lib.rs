@@ -4,5 +4,6 @@ pub mod chaos;
 pub mod fuzz;
 pub mod installation;
 pub mod load;
+pub mod program;
 pub mod rotation;
 pub mod simulation;

@@ -43,17 +43,13 @@ const fn row(
     Accepted { name, variable, default, kind, about, effect }
 }
 
-use Effect::{Ignored, Noticed, Refused};
+use Effect::{Ignored, Noticed};
 
 #[rustfmt::skip]
 const TABLE: &[Accepted] = &[
     row("full-detail", "ARGOCD_AGENT_FULL_DETAIL", "", Kind::List,
         "Log whole objects for these categories",
         Noticed("--full-detail has no effect in this version; --log-level trace shows most")),
-    row("pprof-port", "ARGOCD_AGENT_PPROF_PORT", "0", Kind::Port,
-        "Port of Go's profiler",
-        Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other, see \
-                 docs/src/observation.md")),
     row("informer-sync-timeout", "ARGOCD_AGENT_INFORMER_SYNC_TIMEOUT", "10s", Kind::Duration,
         "Give up at start when lists take longer; Tiphys waits for them", Ignored),
     row("ignore-unmanaged-apps", "ARGOCD_AGENT_IGNORE_UNMANAGED_APPS", "false", Kind::Switch,

@@ -3,8 +3,11 @@
 use std::path::Path;
 
 use clap::Command;
-use tiphys_shared::process::options::{lenient, load, prepare};
+use tiphys_shared::process::options::{KeyPair, lenient, load, prepare};
+use tiphys_shared::protocol::ownership::{AdoptionPolicy, MismatchPolicy};
+use tiphys_shared::security::tls::Version;
 
+use super::connection::check_user_pass;
 use super::*;
 
 const KUBECONFIG: &str = "
@@ -203,4 +206,14 @@ fn a_proxy_of_the_environment_that_is_none_is_named_and_not_shown() {
         "{problem:?}"
     );
     assert!(!format!("{problem:?}").contains("secret"));
+}
+
+#[test]
+fn profiles_are_served_on_loopback_where_they_are_asked_for() {
+    let profiles =
+        |extra: &[&str]| settings(&[&GOOD[..], extra].concat(), &[]).map(|settings| settings.profiles);
+    assert_eq!(profiles(&[]).unwrap(), None);
+    assert_eq!(profiles(&["--pprof-port=6060"]).unwrap().unwrap().to_string(), "127.0.0.1:6060");
+    let both = profiles(&["--pprof-port=8181"]).unwrap_err();
+    assert_eq!(both.0[0].what, "--metrics-port and --pprof-port are both 8181");
 }

@@ -11,7 +11,7 @@ use tiphys_shared::process::readiness::Readiness;
 use tiphys_shared::process::telemetry::{self, Destination, Levels};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::admin::{self, Ports};
 use crate::command::{log_settings, print_cipher_suites};
 use crate::failure::Failure;
 use crate::runtime;
@@ -75,8 +75,8 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
 }
 
 async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {
-    let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
-    let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
+    let (metrics, health, profiles) = (&settings.metrics, &settings.health, &settings.profiles);
+    let ports = Ports::open(metrics.as_ref(), health.as_ref(), profiles.as_ref()).await?;
     let registry = admin::registry()?;
     let (config, link) = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
     tracing::info!(principal = %settings.server, namespace = settings.namespace, mode = %settings.mode, "agent starts");
@@ -89,7 +89,7 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
         .health("/healthz", handle.readiness())
         .health("/readyz", handle.readiness())
         .log_levels(levels);
-    let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
+    let admin = ports.serve(registry, pages, stop.clone());
     let result = tokio::select! {
         result = agent.run(stop.clone()) => {
             result.map_err(|error| Failure::because("the agent cannot run", &error))

@@ -4,13 +4,13 @@ use clap::{ArgMatches, Args, Command};
 use prometheus::Registry;
 use tiphys_principal::options::{Options, Settings};
 use tiphys_principal::setup;
-use tiphys_shared::process::admin::{Pages, Server};
+use tiphys_shared::process::admin::Pages;
 use tiphys_shared::process::options;
 use tiphys_shared::process::readiness::Readiness;
 use tiphys_shared::process::telemetry::{self, Destination, Levels};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin;
+use crate::admin::{self, Ports};
 use crate::command::{log_settings, print_cipher_suites};
 use crate::embedded::ControlPlane;
 use crate::failure::Failure;
@@ -62,9 +62,9 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
 
 async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {
     // Ports first: they are quick to check, and a probe that comes early is answered.
-    let metrics = admin::listen("--metrics-port", settings.metrics.as_ref()).await?;
-    let health = admin::listen("--healthz-port", settings.health.as_ref()).await?;
-    let watched = Watched { metrics, health, registry: admin::registry()?, levels };
+    let (metrics, health, profiles) = (&settings.metrics, &settings.health, &settings.profiles);
+    let ports = Ports::open(metrics.as_ref(), health.as_ref(), profiles.as_ref()).await?;
+    let watched = Watched { ports, registry: admin::registry()?, levels };
     let Some(embedded) = &settings.embedded else {
         let way = setup::connect(&settings, &watched.registry).await.map_err(Failure::Setup)?;
         return serve_on(way, None, &settings, watched, stop).await;
@@ -81,8 +81,7 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
 
 /// What those need who watch over the process.
 struct Watched {
-    metrics: Option<Server>,
-    health: Option<Server>,
+    ports: Ports,
     registry: Registry,
     levels: Levels,
 }
@@ -96,7 +95,7 @@ async fn serve_on(
     stop: CancellationToken,
 ) -> Result<(), Failure> {
     let failed = |error: &tiphys_principal::Error| Failure::because("the principal cannot run", error);
-    let Watched { metrics, health, registry, levels } = watched;
+    let Watched { ports, registry, levels } = watched;
     let config = setup::prepare(settings, way, registry.clone(), &stop).await.map_err(Failure::Setup)?;
     let traces = config.traces.clone();
     let bound = tiphys_principal::bind(config).await.map_err(|error| failed(&error))?;
@@ -115,7 +114,7 @@ async fn serve_on(
         .health("/livez", Readiness::new())
         .health("/readyz", handle.readiness())
         .log_levels(levels);
-    let admin = admin::serve((metrics, Pages::new().metrics(registry)), (health, pages), stop.clone());
+    let admin = ports.serve(registry, pages, stop.clone());
     let result = tokio::select! {
         result = bound.run(stop.clone()) => result.map_err(|error| failed(&error)),
         () = async { admin.await; std::future::pending().await } => Ok(()),

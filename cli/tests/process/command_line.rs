@@ -50,7 +50,7 @@ fn options_without_effect_stand_apart_in_the_long_help() {
     for side in ["principal", "agent"] {
         let long = run(&[side, "--help"]).stdout;
         let (_, after) = long.split_once(heading).unwrap();
-        assert!(after.contains("--pprof-port"), "{after}");
+        assert!(after.contains("--full-detail"), "{after}");
         assert!(!run(&[side, "-h"]).stdout.contains(heading), "the short help leaves them out");
     }
 }

@@ -8,8 +8,10 @@ mod embedded;
 mod observation;
 mod operator;
 mod options;
+mod profile;
 mod serve;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -18,6 +20,11 @@ fn tiphys() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tiphys"));
     command.env_clear().env("HOME", "/nonexistent").env("NO_COLOR", "1");
     command
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// What a run left behind.

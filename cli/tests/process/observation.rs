@@ -5,7 +5,7 @@ mod scrape;
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -19,15 +19,11 @@ use tiphys_shared::process::clock;
 
 use self::query::Query;
 use self::scrape::{Scrape, get};
+use crate::free_port;
 use crate::serve::{DAY, DEADLINE, Process, Stage, stage};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// A query of a file, and what the file makes of its labels.

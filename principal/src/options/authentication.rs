@@ -1,12 +1,71 @@
-//! The ways in which an agent can prove who it is, as `--auth` names them.
+//! The ways in which an agent can prove who it is, as `--auth` names them, and what signs its tokens then.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use clap::{ArgAction, Args};
 use tiphys_shared::process::options::{self, Problem};
 use tiphys_shared::security::subject::{AuthRule, Error};
 
 const EXAMPLE: &str =
     "write --auth 'mtls:subject:CN=([^,]+)', --auth userpass:FILE or --auth 'header:NAME:REGEX'";
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Authentication of agents")]
+pub(super) struct AuthenticationOptions {
+    /// How agents prove who they are
+    ///
+    /// mtls:subject:REGEX takes the name from the first group of REGEX on the certificate's subject, mtls:uri:REGEX
+    /// from a URI in it; userpass:FILE checks user:bcrypt lines (htpasswd -B); header:NAME:REGEX trusts a header that
+    /// a service mesh sets. Example: --auth 'mtls:subject:CN=([^,]+)'
+    #[arg(long, env = "ARGOCD_PRINCIPAL_AUTH", value_name = "METHOD:CONFIG")]
+    pub(super) auth: Option<String>,
+    /// Secret with the private key that signs tokens
+    #[arg(
+        long,
+        env = "ARGOCD_PRINCIPAL_JWT_SECRET_NAME",
+        value_name = "NAME",
+        default_value = "argocd-agent-jwt"
+    )]
+    jwt_secret_name: String,
+    /// File with the private key that signs tokens, instead of the Secret
+    #[arg(long, env = "ARGOCD_PRINCIPAL_JWT_KEY_PATH", value_name = "FILE")]
+    jwt_key: Option<PathBuf>,
+    /// INSECURE: make the key that signs tokens at every start; agents log in again after each restart
+    #[arg(long, env = "ARGOCD_PRINCIPAL_JWT_ALLOW_GENERATE", action = ArgAction::Set, default_value = "false")]
+    insecure_jwt_generate: bool,
+}
+
+/// Where the key that signs tokens comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenKey {
+    /// From a PEM file.
+    File(PathBuf),
+    /// From a Secret.
+    Secret(String),
+    /// It is made at start.
+    Generated,
+}
+
+impl AuthenticationOptions {
+    pub(super) fn token_key(&self, notices: &mut Vec<String>) -> Result<TokenKey, Problem> {
+        match (&self.jwt_key, self.insecure_jwt_generate) {
+            (Some(_), true) => Err(Problem::new(
+                "--jwt-key and --insecure-jwt-generate are both set",
+                "choose one: a key that is kept, or a generated one for a trial",
+            )),
+            (Some(path), false) => {
+                options::check_private_key("--jwt-key", path).map(|()| TokenKey::File(path.clone()))
+            }
+            (None, true) => {
+                notices.push(
+                    "INSECURE: signing tokens with a generated key; it is lost at every restart".to_owned(),
+                );
+                Ok(TokenKey::Generated)
+            }
+            (None, false) => Ok(TokenKey::Secret(self.jwt_secret_name.clone())),
+        }
+    }
+}
 
 /// Reads the value of `--auth`.
 pub(super) fn parse(text: Option<&str>, notices: &mut Vec<String>) -> Result<AuthRule, Problem> {

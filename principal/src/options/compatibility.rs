@@ -50,10 +50,6 @@ const TABLE: &[Accepted] = &[
     row("full-detail", "ARGOCD_PRINCIPAL_FULL_DETAIL", "", Kind::List,
         "Log whole objects for these categories",
         Noticed("--full-detail has no effect in this version; --log-level trace shows most")),
-    row("pprof-port", "ARGOCD_PRINCIPAL_PPROF_PORT", "0", Kind::Port,
-        "Port of Go's profiler",
-        Refused("leave out --pprof-port: there is no Go runtime to profile; perf profiles this process as any other, see \
-                 docs/src/observation.md")),
     row("event-processors", "ARGOCD_PRINCIPAL_EVENT_PROCESSORS", "10", Kind::Number,
         "How many events are handled at once; Tiphys sets its own limits", Ignored),
     row("ha-enabled", "ARGOCD_PRINCIPAL_HA_ENABLED", "false", Kind::Switch,

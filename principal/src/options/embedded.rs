@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use tiphys_shared::process::options::{Listen, Problem, Problems};
 
-use super::{KubernetesOptions, filled};
+use super::filled;
+use super::kubernetes::KubernetesOptions;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Without Kubernetes")]

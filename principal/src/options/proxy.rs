@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 use tiphys_shared::process::options::{self, KeyPair, Listen, NamePattern, Problem, Problems};
 use tiphys_shared::security::tls::{Alpn, ClientCertificate, Policy};
 
-use super::{Roots, half};
+use super::tls::{Roots, half};
 use crate::proxy::Operator;
 
 #[derive(Debug, Clone, Args)]

@@ -6,7 +6,7 @@ use clap::{ArgAction, Args};
 use tiphys_shared::process::options::{self, KeyPair, Listen, Problems};
 use tiphys_shared::security::tls::{Alpn, ClientCertificate, Policy};
 
-use super::half;
+use super::tls::half;
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Redis proxy, for what Argo CD shows of Applications at clusters")]

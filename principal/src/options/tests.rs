@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use clap::Command;
-use tiphys_shared::process::options::{lenient, load, prepare};
-use tiphys_shared::security::tls::Alpn;
+use tiphys_shared::process::options::{KeyPair, lenient, load, prepare};
+use tiphys_shared::security::tls::{Alpn, ClientCertificate};
 
 use super::*;
 
@@ -197,10 +197,18 @@ fn a_bad_line_among_the_users_is_named_by_its_number_and_not_shown() {
 
 #[test]
 fn features_that_are_not_here_are_refused_when_asked_for() {
-    for flag in ["--pprof-port=6060", "--ha-enabled"] {
-        let problems = settings(&[&GOOD[..], &[flag]].concat(), &[]).unwrap_err();
-        assert!(problems.0[0].remedy.starts_with("leave out"), "{flag}: {problems}");
-    }
+    let problems = settings(&[&GOOD[..], &["--ha-enabled"]].concat(), &[]).unwrap_err();
+    assert!(problems.0[0].remedy.starts_with("leave out"), "{problems}");
+}
+
+#[test]
+fn profiles_are_served_on_loopback_where_they_are_asked_for() {
+    let profiles =
+        |extra: &[&str]| settings(&[&GOOD[..], extra].concat(), &[]).map(|settings| settings.profiles);
+    assert_eq!(profiles(&[]).unwrap(), None);
+    assert_eq!(profiles(&["--pprof-port=6060"]).unwrap().unwrap().to_string(), "127.0.0.1:6060");
+    let both = profiles(&["--pprof-port=8003"]).unwrap_err();
+    assert_eq!(both.0[0].what, "--healthz-port and --pprof-port are both 8003");
 }
 
 #[test]

@@ -45,8 +45,12 @@ impl Outbound {
             return true;
         }
         let Some(name) = self.agent_shown(kind, object) else { return false };
-        object.source_uid().is_some()
-            && (self.agents.get(&name).is_some() || object.annotation(annotation::SEAL).is_some())
+        // What names a principal is the copy of a managed agent, which lives on this cluster and sees to it.
+        let is_shown = || {
+            object.annotation(annotation::SEAL).is_some()
+                && object.annotation(annotation::PRINCIPAL_UID).is_none()
+        };
+        object.source_uid().is_some() && (self.agents.get(&name).is_some() || is_shown())
     }
 
     /// Takes in a change of what is shown.

@@ -99,7 +99,15 @@ impl Access {
             return Ok(());
         }
         let header = authorization.and_then(|header| header.to_str().ok()).ok_or(Refused::Nobody)?;
-        let digest: [u8; 32] = Sha256::digest(header.as_bytes()).into();
+        let generation = match &self.by {
+            By::Passwords(passwords) => passwords.generation(),
+            By::Everybody | By::Kubernetes(_) => 0,
+        };
+        let digest: [u8; 32] = Sha256::new()
+            .chain_update(generation.to_be_bytes())
+            .chain_update(header.as_bytes())
+            .finalize()
+            .into();
         let now = Instant::now();
         if self.allowed.lock().get(&digest).is_some_and(|until| *until > now) {
             return Ok(());
@@ -160,14 +168,18 @@ async fn by_token(server: &kube::Config, token: &str) -> Result<(), Refused> {
 
 #[cfg(test)]
 mod tests {
+    use tiphys_shared::security::passwords;
+    use tiphys_shared::security::secret::Secret;
+
     use super::*;
 
     /// Ada, whose password is "secret".
-    async fn users(folder: &std::path::Path) -> Access {
-        let hash = tiphys_shared::security::passwords::hash(&"secret".into()).unwrap();
-        let path = folder.join("users");
-        std::fs::write(&path, format!("ada:{hash}\n")).unwrap();
-        Access::passwords(Passwords::load(path).await.unwrap())
+    fn users() -> Passwords {
+        Passwords::new("users", &line("ada", "secret")).unwrap()
+    }
+
+    fn line(user: &str, password: &str) -> Secret {
+        format!("{user}:{}\n", passwords::hash(&password.into()).unwrap()).into()
     }
 
     fn basic(text: &str) -> HeaderValue {
@@ -176,8 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_password_lets_in_and_nothing_else_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let access = users(folder.path()).await;
+        let access = Access::passwords(users());
         access.check(Some(&basic("ada:secret"))).await.unwrap();
         for wrong in ["ada:wrong", "bob:secret", "ada", ""] {
             assert!(matches!(access.check(Some(&basic(wrong))).await, Err(Refused::Unknown)), "{wrong}");
@@ -191,13 +202,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_believed_is_bounded_and_never_a_refusal() {
-        let folder = tempfile::tempdir().unwrap();
-        let access = users(folder.path()).await;
+        let access = Access::passwords(users());
         for _ in 0..3 {
             assert!(access.check(Some(&basic("ada:wrong"))).await.is_err());
         }
         assert!(access.allowed.lock().is_empty());
         access.check(Some(&basic("ada:secret"))).await.unwrap();
         assert_eq!(access.allowed.lock().len(), 1);
+    }
+    #[tokio::test]
+    async fn who_is_in_the_file_no_more_is_out_at_once() {
+        let users = users();
+        let access = Access::passwords(users.clone());
+        access.check(Some(&basic("ada:secret"))).await.unwrap();
+        users.replace(&line("bob", "secret")).unwrap();
+        assert!(matches!(access.check(Some(&basic("ada:secret"))).await, Err(Refused::Unknown)));
+        access.check(Some(&basic("bob:secret"))).await.unwrap();
     }
 }

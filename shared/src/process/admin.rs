@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -58,17 +60,18 @@ pub struct Page {
     /// The type of the body.
     pub content_type: &'static str,
     /// The body.
-    pub body: String,
+    pub body: Bytes,
 }
 
 impl Page {
     /// Plain text.
-    pub fn text(status: StatusCode, body: impl Into<String>) -> Self {
+    pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
         Self { status, content_type: "text/plain; charset=utf-8", body: body.into() }
     }
 }
 
 type Handler = Arc<dyn Fn(&Query<'_>) -> Page + Send + Sync>;
+type Answer = Arc<dyn Fn(&Query<'_>) -> BoxFuture<'static, Page> + Send + Sync>;
 type Change = Arc<dyn Fn(&str) -> Page + Send + Sync>;
 
 /// Largest body of a change, in bytes.
@@ -78,11 +81,24 @@ const BODY: usize = 4096;
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a>(Option<&'a str>);
 
-impl Query<'_> {
+impl<'a> Query<'a> {
+    /// What stands there, if anything does.
+    pub fn new(text: Option<&'a str>) -> Self {
+        Self(text)
+    }
+
+    /// The value of a word, which may be empty.
+    pub fn value(&self, word: &str) -> Option<&'a str> {
+        let mut words = self.0.unwrap_or_default().split('&');
+        words.find_map(|found| {
+            let (name, value) = found.split_once('=').unwrap_or((found, ""));
+            (name == word).then_some(value)
+        })
+    }
+
     /// Whether it has a word, with or without a value.
     pub fn has(&self, word: &str) -> bool {
-        let words = self.0.unwrap_or_default().split('&');
-        words.map(|word| word.split_once('=').map_or(word, |(name, _)| name)).any(|found| found == word)
+        self.value(word).is_some()
     }
 }
 
@@ -90,6 +106,7 @@ impl Query<'_> {
 #[derive(Clone, Default)]
 pub struct Pages {
     handlers: BTreeMap<&'static str, Handler>,
+    answers: BTreeMap<&'static str, Answer>,
     changes: BTreeMap<&'static str, Change>,
 }
 
@@ -113,6 +130,20 @@ impl Pages {
         make: impl Fn(&Query<'_>) -> Page + Send + Sync + 'static,
     ) -> Self {
         self.handlers.insert(path, Arc::new(make));
+        self
+    }
+
+    /// A page that takes its time. Its making ends when the client goes away.
+    #[must_use]
+    pub fn async_page<F>(
+        mut self,
+        path: &'static str,
+        make: impl Fn(&Query<'_>) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Page> + Send + 'static,
+    {
+        self.answers.insert(path, Arc::new(move |query| Box::pin(make(query))));
         self
     }
 
@@ -144,7 +175,9 @@ impl Pages {
     #[must_use]
     pub fn metrics(self, registry: Registry) -> Self {
         self.page("/metrics", move || match metrics::render(&registry) {
-            Ok(body) => Page { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body },
+            Ok(body) => {
+                Page { status: StatusCode::OK, content_type: metrics::CONTENT_TYPE, body: body.into() }
+            }
             Err(error) => Page::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         })
     }
@@ -162,6 +195,10 @@ impl Pages {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let path = request.uri().path();
+        if let (&Method::GET, Some(make)) = (request.method(), self.answers.get(path)) {
+            return make(&Query(request.uri().query())).await;
+        }
+        let known = self.handlers.contains_key(path) || self.answers.contains_key(path);
         match (request.method(), self.handlers.get(path), self.changes.get(path)) {
             (&Method::PUT, _, Some(_)) if !from.to_canonical().is_loopback() => {
                 Page::text(StatusCode::FORBIDDEN, "only from the same host: forward the port\n")
@@ -173,7 +210,7 @@ impl Pages {
                 }
             }
             (&Method::GET | &Method::HEAD, Some(make), _) => make(&Query(request.uri().query())),
-            (_, None, None) => Page::text(StatusCode::NOT_FOUND, "not found\n"),
+            (_, _, None) if !known => Page::text(StatusCode::NOT_FOUND, "not found\n"),
             (_, _, None) => Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n"),
             (_, _, Some(_)) => Page::text(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and PUT\n"),
         }
@@ -185,7 +222,7 @@ impl Pages {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let page = self.make(request, from).await;
-        let mut response = Response::new(Full::new(Bytes::from(page.body)));
+        let mut response = Response::new(Full::new(page.body));
         *response.status_mut() = page.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(page.content_type));

@@ -2,14 +2,12 @@
 
 mod credentials;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 pub use self::credentials::{CLIENT_ID, CLIENT_SECRET, Credentials};
 use super::secret::Secret;
@@ -19,6 +17,9 @@ use crate::model::agent::AgentName;
 const DEFAULT_COST: u32 = 10;
 /// A hash dearer than this takes minutes to check and would let one log-in after another starve the rest.
 const MAX_COST: u32 = 16;
+
+/// Characters of a bcrypt hash behind its cost.
+const SALT_AND_DIGEST: usize = 53;
 
 /// Why names and passwords cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,26 @@ pub enum Error {
         path: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// The file is not text.
+    #[error("{path} is not UTF-8 text")]
+    NotText {
+        /// The file.
+        path: String,
+    },
+    /// The file that is to replace another has nothing in it, as one that is being written.
+    #[error("{path} is empty: a line that begins with # says that nobody is meant")]
+    Blank {
+        /// The file.
+        path: String,
+    },
+    /// The file that is to replace another has a line that is no user.
+    #[error("line {line} of {path} is not user:hash with a bcrypt hash, as htpasswd -B writes it")]
+    BadLine {
+        /// The file.
+        path: String,
+        /// Counted from one.
+        line: usize,
     },
     /// The agent's file has another form.
     #[error("{path} has no line of the form user:password")]
@@ -51,7 +72,7 @@ pub enum Error {
     Hash(String),
 }
 
-/// A file of `user:bcrypt` lines. Clones share it.
+/// A file of `user:bcrypt` lines, as it was last read. Clones share it.
 #[derive(Clone)]
 pub struct Passwords {
     inner: Arc<Inner>,
@@ -64,33 +85,63 @@ struct Inner {
     slots: Semaphore,
 }
 
-#[derive(Default)]
 struct Users {
-    content: String,
     hashes: HashMap<String, String>,
     /// Checked in place of the hash of a user that does not exist, so that both take the same time.
     decoy: String,
+    /// Lines that are no users, with their numbers, counted from one.
+    ignored: Vec<(usize, String)>,
+    /// How many have been in use before these.
+    generation: u64,
 }
 
 impl Passwords {
-    /// Reads the file.
-    pub async fn load(path: impl Into<PathBuf>) -> Result<Self, Error> {
+    /// Takes the users from the `content` of the file at `path`. Lines that are no users are left out, and told of.
+    ///
+    /// # Errors
+    /// [`Error::NotText`]
+    pub fn new(path: impl Into<PathBuf>, content: &Secret) -> Result<Self, Error> {
         let path = path.into();
-        let content = read(&path).await?;
-        let users = Users::parse(content, &path).await?;
+        let users = Users::parse(text(content, &path)?, 0);
+        for (line, _) in &users.ignored {
+            tracing::warn!(
+                path = %path.display(),
+                line,
+                "line ignored: expected user:hash with a bcrypt hash, as htpasswd -B writes it"
+            );
+        }
+        if users.hashes.is_empty() {
+            tracing::warn!(path = %path.display(), "there is no user in it, so that nobody can log in");
+        }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = Semaphore::new(cores);
         Ok(Self { inner: Arc::new(Inner { path, users: RwLock::new(users), slots }) })
     }
 
-    /// How many users can log in.
-    pub fn len(&self) -> usize {
-        self.inner.users.read().hashes.len()
+    /// Takes the users from new content of the file. On an error those that are known stay: a file that is half written, or
+    /// has a line that is no user and was not there before, is not what somebody wanted.
+    ///
+    /// # Errors
+    /// [`Error::NotText`], [`Error::Blank`] or [`Error::BadLine`]
+    pub fn replace(&self, content: &Secret) -> Result<(), Error> {
+        let path = &self.inner.path;
+        let text = text(content, path)?;
+        if text.trim().is_empty() {
+            return Err(Error::Blank { path: path.display().to_string() });
+        }
+        let mut known = self.inner.users.write();
+        let users = Users::parse(text, known.generation.wrapping_add(1));
+        let tolerated: HashSet<&str> = known.ignored.iter().map(|(_, line)| line.as_str()).collect();
+        if let Some((line, _)) = users.ignored.iter().find(|(_, line)| !tolerated.contains(line.as_str())) {
+            return Err(Error::BadLine { path: path.display().to_string(), line: *line });
+        }
+        *known = users;
+        Ok(())
     }
 
-    /// Whether nobody can log in.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Changes whenever the users do: what was found out before is worth nothing then.
+    pub fn generation(&self) -> u64 {
+        self.inner.users.read().generation
     }
 
     /// Checks a name and its password. Takes as long for a name that does not exist.
@@ -109,46 +160,14 @@ impl Passwords {
             .map_err(|e| Error::Hash(e.to_string()))?;
         if known && matches { AgentName::new(user).map_err(|_| Error::Refused) } else { Err(Error::Refused) }
     }
-
-    /// Reads the file again. Returns whether it had changed; on an error the old users stay.
-    pub async fn reload(&self) -> Result<bool, Error> {
-        let content = read(&self.inner.path).await?;
-        if content == self.inner.users.read().content {
-            return Ok(false);
-        }
-        let users = Users::parse(content, &self.inner.path).await?;
-        *self.inner.users.write() = users;
-        Ok(true)
-    }
-
-    /// Re-reads the file every `interval` until `stop`; a failure is logged once.
-    pub async fn watch(&self, interval: Duration, stop: CancellationToken) {
-        let mut failed = false;
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(interval) => {}
-            }
-            match self.reload().await {
-                Ok(changed) => {
-                    failed = false;
-                    if changed {
-                        tracing::info!(users = self.len(), "password file changed and was read again");
-                    }
-                }
-                Err(error) if !failed => {
-                    failed = true;
-                    tracing::warn!(%error, "password file cannot be read; the users read before stay");
-                }
-                Err(_) => {}
-            }
-        }
-    }
 }
 
 impl std::fmt::Debug for Passwords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Passwords").field("path", &self.inner.path).field("users", &self.len()).finish()
+        f.debug_struct("Passwords")
+            .field("path", &self.inner.path)
+            .field("users", &self.inner.users.read().hashes.len())
+            .finish()
     }
 }
 
@@ -163,35 +182,43 @@ async fn read(path: &Path) -> Result<String, Error> {
         .map_err(|source| Error::Read { path: path.display().to_string(), source })
 }
 
+fn text<'a>(content: &'a Secret, path: &Path) -> Result<&'a str, Error> {
+    content.expose_str().ok_or_else(|| Error::NotText { path: path.display().to_string() })
+}
+
 impl Users {
-    async fn parse(content: String, path: &Path) -> Result<Self, Error> {
+    fn parse(text: &str, generation: u64) -> Self {
         let mut hashes = HashMap::new();
-        for (index, line) in content.lines().enumerate() {
+        let mut ignored = Vec::new();
+        for (index, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') || line.starts_with("//") {
                 continue;
             }
-            let entry = line.split_once(':').filter(|(user, _)| AgentName::new(*user).is_ok());
+            let entry = line.split_once(':').filter(|(user, hash)| {
+                AgentName::new(*user).is_ok() && cost(hash).is_some_and(|cost| cost <= MAX_COST)
+            });
             match entry {
-                Some((user, hash)) if cost(hash).is_some_and(|cost| cost <= MAX_COST) => {
+                Some((user, hash)) => {
                     if hashes.insert(user.to_owned(), hash.to_owned()).is_some() {
-                        tracing::warn!(path = %path.display(), user, "user is there more than once; the last line counts");
+                        tracing::warn!(
+                            user,
+                            line = index + 1,
+                            "user is there more than once; the last line counts"
+                        );
                     }
                 }
-                _ => tracing::warn!(
-                    path = %path.display(),
-                    line = index + 1,
-                    "line ignored: expected agent:hash with a bcrypt hash, as htpasswd -B writes it"
-                ),
+                None => ignored.push((index + 1, line.to_owned())),
             }
         }
         let usual = hashes.values().filter_map(|hash| cost(hash)).max().unwrap_or(DEFAULT_COST);
-        let decoy = tokio::task::spawn_blocking(move || bcrypt::hash(uuid::Uuid::new_v4().as_bytes(), usual))
-            .await
-            .map_err(|e| Error::Hash(e.to_string()))?
-            .map_err(|e| Error::Hash(e.to_string()))?;
-        Ok(Self { content, hashes, decoy })
+        Self { hashes, decoy: decoy(usual), ignored, generation }
     }
+}
+
+/// A hash that no password is known to have: all bits of salt and digest are zero.
+fn decoy(cost: u32) -> String {
+    format!("$2b${cost:02}${}", ".".repeat(SALT_AND_DIGEST))
 }
 
 /// The cost of a bcrypt hash, `$2y$10$…`; None when it is not one.

@@ -104,8 +104,18 @@ pub enum End {
     #[error("the peer has fallen silent")]
     Silent,
     /// The stream broke.
-    #[error("broken: {0}")]
-    Broken(#[source] Box<tonic::Status>),
+    #[error("broken: {}", why(.0))]
+    Broken(Box<tonic::Status>),
+}
+
+/// What happened at the bottom: a status, and each layer that it came through, repeats what is below in words for its makers.
+fn why(status: &tonic::Status) -> String {
+    let message = status.message();
+    let status: &dyn std::error::Error = status;
+    let below = std::iter::successors(status.source(), |cause| cause.source()).last();
+    let text = below.map_or_else(|| message.to_owned(), ToString::to_string);
+    // rustls adds a link for those who use it.
+    text.split_once(": https://").map_or(text.as_str(), |(said, _)| said).to_owned()
 }
 
 /// Runs one stream until it ends.
@@ -312,5 +322,17 @@ mod tests {
         });
         assert!(run_with(Features::all(), beats).await.is_none());
         assert!(run_with(Features::default(), stream::pending()).await.is_none());
+    }
+
+    #[test]
+    fn a_stream_that_broke_says_why_in_few_words() {
+        let io = std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "nothing more came: https://example.com/eof",
+        );
+        let end = End::Broken(Box::new(tonic::Status::from_error(Box::new(io))));
+        assert_eq!(end.to_string(), "broken: nothing more came");
+        let end = End::Broken(Box::new(tonic::Status::unavailable("the principal drains")));
+        assert_eq!(end.to_string(), "broken: the principal drains");
     }
 }

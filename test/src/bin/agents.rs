@@ -12,6 +12,7 @@ use tiphys_shared::security::pki::Ca;
 use tiphys_test::load::cluster::{Cluster, is_loopback};
 use tiphys_test::load::fleet::{Authority, Identities, Login, Plan, htpasswd, run};
 use tiphys_test::load::pace::Pace;
+use tiphys_test::program;
 
 /// Connects many agents to a principal, acknowledges what it sends, and tells what it was like.
 ///
@@ -111,16 +112,8 @@ enum Method {
     Header,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match measure(Options::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The chain of causes; a backtrace would tell users nothing.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    program::run(measure)
 }
 
 async fn measure(options: Options) -> anyhow::Result<()> {
@@ -162,18 +155,8 @@ async fn measure(options: Options) -> anyhow::Result<()> {
     let (prefix, count) = (options.prefix, options.count);
     let identities =
         tokio::task::spawn_blocking(move || Identities::new(&prefix, count, login, authority)).await??;
-    let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without signals there is nothing to wait for.
-            std::future::pending::<()>().await;
-        }
-    };
-    let report = run(plan, identities, interrupted).await?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
+    let report = run(plan, identities, program::interrupted()).await?;
+    program::print(&report, options.json)?;
     ensure!(report.all_well(), "not every agent connected and stayed");
     Ok(())
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
-use tiphys_test::chaos::{Outcome, Plan, run};
+use tiphys_test::chaos::{Plan, run};
+use tiphys_test::program;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs a principal and agents as processes, kills them, breaks their connections, lets users act on all sides, and
@@ -44,26 +45,15 @@ struct Options {
     logs: Option<PathBuf>,
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    match chaos(Options::parse()).await {
-        Ok(outcome) => {
-            println!("{outcome}");
-            if outcome.all_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    program::run_with_two(chaos)
 }
 
-async fn chaos(options: Options) -> anyhow::Result<Outcome> {
+async fn chaos(options: Options) -> anyhow::Result<()> {
     let positive = |number: f64| number.is_finite() && number > 0.0 && number < 1e6;
     ensure!(positive(options.minutes) && positive(options.round), "--minutes and --round must be above 0");
     ensure!((1..=32).contains(&options.agents), "--agents must be between 1 and 32");
-    let program = program(options.program)?;
-    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+    let program = built_program(options.program)?;
     let temporary = tempfile::Builder::new().prefix("tiphys-chaos-").tempdir()?;
     let folder = match &options.logs {
         Some(folder) => {
@@ -72,11 +62,11 @@ async fn chaos(options: Options) -> anyhow::Result<Outcome> {
         }
         None => temporary.path().to_owned(),
     };
-    println!("seed {seed}, {} minutes, {}", options.minutes, program.display());
+    println!("{} minutes, {}", options.minutes, program.display());
     let plan = Plan {
         duration: Duration::from_secs_f64(options.minutes * 60.0),
         round: Duration::from_secs_f64(options.round),
-        seed,
+        seed: program::seed(options.seed),
         agents: options.agents,
         embedded: options.embedded,
         api_faults: !options.calm_api,
@@ -111,11 +101,13 @@ async fn chaos(options: Options) -> anyhow::Result<Outcome> {
     for panic in &outcome.panics {
         println!("panicked: {panic}");
     }
-    Ok(outcome)
+    println!("{outcome}");
+    ensure!(outcome.all_well(), "not everything agreed in the end");
+    Ok(())
 }
 
 /// The built program.
-fn program(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+fn built_program(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     let program = match given {
         Some(program) => std::path::absolute(program)?,
         None => {

@@ -4,6 +4,7 @@
 //! as `tiphys join` does it, over TLS on loopback.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,11 +25,12 @@ use tiphys_shared::security::pki::Ca;
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{Policy, ServerTls};
 use tiphys_shared::security::token::Issuer;
+use tiphys_test::installation::DAY;
+use tiphys_test::program;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 const NAMESPACE: &str = "argocd";
-const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[derive(Parser)]
 #[command(about = "How fast clusters join")]
@@ -44,9 +46,11 @@ struct Options {
     seconds: u64,
 }
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    program::run(measure)
+}
+
+async fn measure(options: Options) -> anyhow::Result<()> {
     ensure!((1..=100_000).contains(&options.agents) && options.at_once > 0, "between 1 and 100000 agents");
     let server = ApiServer::new(tiphys_apiserver::Options::default());
     for file in ["applications.yaml", "appprojects.yaml"] {

@@ -9,6 +9,7 @@ use clap::Parser;
 use tiphys_test::load::cluster::Cluster;
 use tiphys_test::load::pace::Pace;
 use tiphys_test::load::propagation::{Plan, run, sweep};
+use tiphys_test::program;
 
 /// Measures how long a change takes from one API server to another, and how long a plain write takes there.
 ///
@@ -68,16 +69,8 @@ struct Options {
     json: bool,
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
-    match measure(Options::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // The chain of causes; a backtrace would tell users nothing.
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    program::run_with_two(measure)
 }
 
 async fn measure(options: Options) -> anyhow::Result<()> {
@@ -101,19 +94,11 @@ async fn measure(options: Options) -> anyhow::Result<()> {
         return Ok(());
     }
     let interrupted = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without signals there is nothing to wait for.
-            std::future::pending::<()>().await;
-        }
+        program::interrupted().await;
         eprintln!("interrupted: deleting what was written");
     };
     let report = run(&plan, interrupted).await?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
-    Ok(())
+    program::print(&report, options.json)
 }
 
 /// Tells runs apart, short enough for names.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use tiphys_shared::process::options::duration;
 use tiphys_test::load::proxy::{Plan, Role, idle, run, side};
+use tiphys_test::program;
 use tokio::runtime::Builder;
 
 /// Measures latency, throughput, a large list and many watches, directly and through principal and agent.
@@ -61,20 +62,12 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
     // As `tiphys agent` and `tiphys principal` have it.
-    let runtime = match options.role {
+    let runtime = |options: &Options| match options.role {
         Some(Role::Agent) => Builder::new_current_thread().enable_all().build(),
         _ => Builder::new_multi_thread().worker_threads(2).enable_all().build(),
     };
-    let outcome = runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(act(options)));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run_in(runtime, act)
 }
 
 async fn act(options: Options) -> anyhow::Result<()> {
@@ -99,10 +92,5 @@ async fn act(options: Options) -> anyhow::Result<()> {
         return Ok(());
     }
     let report = run(&plan).await?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
-    Ok(())
+    program::print(&report, options.json)
 }

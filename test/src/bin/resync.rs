@@ -3,9 +3,8 @@
 //! A principal and an agent talk over mTLS on loopback; their API servers are embedded. Messages and bytes are counted
 //! between the agent and its connection, acknowledgements included. Prints one line per measurement.
 
-#![allow(clippy::print_stdout, reason = "this is a program for people")]
-
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -31,11 +30,12 @@ use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::{self, ClientTls, Material, ServerTls};
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::transport::DialOptions;
+use tiphys_test::installation::DAY;
+use tiphys_test::program;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
 const AGENT: &str = "edge";
 const NAMESPACE: &str = "argocd";
 const MESSAGE_SIZE: usize = 200 << 20;
@@ -389,9 +389,11 @@ async fn measure_change(mode: Mode, applications: usize, idle: Duration) -> Resu
     stopped(principal.stop, principal.task).await
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<()> {
-    let options = Options::parse();
+fn main() -> ExitCode {
+    program::run_with_two(measure)
+}
+
+async fn measure(options: Options) -> Result<()> {
     for mode in [Mode::Managed, Mode::Autonomous] {
         measure_restarts(mode, options.restart).await.with_context(|| format!("{mode}: restarts"))?;
         measure_change(mode, options.change, Duration::from_secs(options.idle))

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Parser;
+use tiphys_test::program;
 use tiphys_test::rotation::{RevocationPlan, revoke};
 
 /// Starts a principal and agents, lets users change Applications, and meanwhile puts the certificates of some agents on
@@ -35,37 +36,20 @@ struct Options {
     json: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match measure(Options::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    program::run(measure)
 }
 
 async fn measure(options: Options) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
-    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let plan = RevocationPlan {
         agents: options.agents,
         revoked: options.revoked,
         pause: Duration::from_millis(options.pause),
         rate: options.rate,
-        seed,
+        seed: program::seed(options.seed),
     };
-    eprintln!("seed {seed}");
     let report = revoke(&plan).await?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
+    program::print(&report, options.json)?;
     ensure!(
         report.all_well(),
         "a stream ended late, or somebody came back or was cut off, or a change was lost"

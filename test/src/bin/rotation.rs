@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use clap::Parser;
+use tiphys_test::program;
 use tiphys_test::rotation::{Plan, run};
 
 /// Starts a principal and agents, lets users change Applications, and meanwhile replaces the principal's certificate,
@@ -32,40 +33,23 @@ struct Options {
     json: bool,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match rotate(Options::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    program::run(rotate)
 }
 
 async fn rotate(options: Options) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
     ensure!(
         options.minutes.is_finite() && options.minutes > 0.0 && options.minutes <= 600.0,
         "--minutes must be above 0 and up to 600"
     );
-    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
     let plan = Plan {
         agents: options.agents,
         rate: options.rate,
         duration: Duration::from_secs_f64(options.minutes * 60.0),
-        seed,
+        seed: program::seed(options.seed),
     };
-    eprintln!("seed {seed}");
     let report = run(&plan).await?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
+    program::print(&report, options.json)?;
     ensure!(report.all_well(), "a change was lost, or an agent had to connect more than once");
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tiphys_test::load::traces::{Plan, burst, run};
+use tiphys_test::program;
 
 /// Sends bursts of Applications through a principal and an agent: with nothing registered for traces, with a sampler that
 /// wants none, and with every change traced and sent to a collector, in turns.
@@ -30,31 +31,15 @@ struct Options {
     collector: Option<String>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match measure(Options::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+fn main() -> ExitCode {
+    program::run(measure)
 }
 
 async fn measure(options: Options) -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
     if let Some(applications) = options.burst {
         println!("{}", serde_json::to_string(&burst(applications, options.collector.as_deref()).await?)?);
         return Ok(());
     }
     let report = run(&Plan { applications: options.applications, rounds: options.rounds }).await?;
-    if options.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        println!("{report}");
-    }
-    Ok(())
+    program::print(&report, options.json)
 }

@@ -11,7 +11,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "all of this is test code")]
 
 #[path = "../suite"]
-#[allow(dead_code, reason = "the embedded suite uses the rest")]
+#[allow(dead_code, unused_imports, reason = "the embedded suite uses the rest")]
 mod suite {
     pub(crate) mod conformance;
     pub(crate) mod fleet;

@@ -24,7 +24,8 @@ function span(seconds) {
   if (s < 120) return `${Math.round(s)} s`;
   if (s < 7200) return `${Math.round(s / 60)} min`;
   if (s < 172800) return `${Math.round(s / 3600)} h`;
-  return `${Math.round(s / 86400)} d`;
+  if (s < 730 * 86400) return `${Math.round(s / 86400)} d`;
+  return `${Math.round(s / 31557600)} y`;
 }
 
 const ago = (time, now) => (time ? (now - Date.parse(time)) / 1000 : null);
@@ -140,7 +141,7 @@ function table(agents) {
   for (const name of rows.keys()) if (!names.has(name)) rows.delete(name);
   at("shown").textContent = shown.length === agents.length ? String(agents.length) : `${shown.length} of ${agents.length}`;
   at("none").hidden = shown.length > 0;
-  at("none").textContent = agents.length ? "None is like that." : "No agent has been here since the principal started.";
+  at("none").textContent = agents.length ? "No agent matches." : "No agent has connected since the principal started.";
   for (const th of document.querySelectorAll("#agents th")) {
     const active = th.firstElementChild.dataset.by === by;
     if (active) th.setAttribute("aria-sort", down ? "descending" : "ascending");
@@ -172,47 +173,75 @@ function show() {
     const end = left(c.expiry, now);
     return [null, c.name, until(end), tone(end)];
   }), "It serves without TLS.");
-  at("login").hidden = true;
+  at("entrance").hidden = true;
   at("fleet").hidden = false;
-  at("moment").className = "";
-  at("moment").textContent = `as of ${new Date(now).toLocaleTimeString()}`;
+  at("leave").hidden = sessionStorage.getItem(KEY) == null;
+  say(`as of ${clock()}`);
+  const trouble = agents.filter((a) => a.state !== "connected").length;
+  document.title = trouble ? `(${trouble}) Tiphys` : "Tiphys";
 }
 
-function stale(why) {
-  at("moment").className = "stale";
-  at("moment").textContent = why;
+const clock = () => new Date(fleet.now).toLocaleTimeString();
+
+function say(text, style) {
+  at("moment").textContent = text;
+  at("moment").className = style || "";
 }
 
+// Asks who is there; what was shown is for nobody else.
 function login(answer) {
   const tried = sessionStorage.getItem(KEY) != null;
-  sessionStorage.removeItem(KEY);
-  at("fleet").hidden = true;
-  at("login").hidden = false;
+  forget();
+  fleet = null;
+  rows.clear();
+  for (const list of ["#agents tbody", "#problems", "#certificates"]) document.querySelector(list).replaceChildren();
+  document.title = "Tiphys";
+  at("version").textContent = "";
+  at("fleet").hidden = at("leave").hidden = true;
+  at("entrance").hidden = false;
   at("basic").hidden = answer.scheme !== "Basic";
   at("bearer").hidden = answer.scheme !== "Bearer";
+  for (const field of at("login").querySelectorAll("input")) field.disabled = field.closest("[hidden]") != null;
+  at("enter").disabled = false;
   at("why").textContent = tried ? answer.error : "";
-  at("moment").textContent = "";
+  say("");
+  at(answer.scheme === "Bearer" ? "token" : tried ? "password" : "user").focus();
+}
+
+function forget() {
+  sessionStorage.removeItem(KEY);
 }
 
 async function ask() {
   clearTimeout(timer);
   if (document.hidden || asking) return;
   asking = true;
-  try {
-    const headers = { "X-Tiphys-Page": "1" };
-    const authorization = sessionStorage.getItem(KEY);
-    if (authorization) headers.Authorization = authorization;
-    const response = await fetch("api/fleet", { headers, cache: "no-store", signal: AbortSignal.timeout(20000) });
-    if (response.status === 401 || response.status === 403) return login(await response.json());
-    if (!response.ok) throw new Error((await response.json().catch(() => null))?.error || `status ${response.status}`);
-    fleet = await response.json();
-    show();
-  } catch (error) {
-    stale(`The principal does not answer: ${error.message}`);
-  } finally {
-    asking = false;
-  }
+  const authorization = sessionStorage.getItem(KEY);
+  const heard = await hear(authorization);
+  asking = false;
+  // Somebody has logged in or out meanwhile.
+  if (authorization !== sessionStorage.getItem(KEY)) return ask();
+  if (heard.status === 401 || heard.status === 403) return login(heard.answer);
   timer = setTimeout(ask, EVERY);
+  if (heard.status === 200 && heard.answer.agents) {
+    fleet = heard.answer;
+    show();
+  } else {
+    at("enter").disabled = false;
+    say(`The principal does not answer: ${heard.answer.error}${fleet ? `; this was at ${clock()}` : ""}`, "stale");
+  }
+}
+
+async function hear(authorization) {
+  const headers = { "X-Tiphys-Page": "1" };
+  if (authorization) headers.Authorization = authorization;
+  try {
+    const response = await fetch("api/fleet", { headers, cache: "no-store", signal: AbortSignal.timeout(20000) });
+    const answer = await response.json().catch(() => ({ error: `status ${response.status}` }));
+    return { status: response.status, answer };
+  } catch (error) {
+    return { status: 0, answer: { error: error.message } };
+  }
 }
 
 function base64(text) {
@@ -226,6 +255,12 @@ at("login").addEventListener("submit", (event) => {
     : `Basic ${base64(`${at("user").value}:${at("password").value}`)}`;
   at("password").value = at("token").value = "";
   sessionStorage.setItem(KEY, proof);
+  at("why").textContent = "";
+  at("enter").disabled = true;
+  ask();
+});
+at("leave").addEventListener("click", () => {
+  forget();
   ask();
 });
 at("filter").addEventListener("input", () => fleet && show());

@@ -20,7 +20,7 @@ const REMIND: Duration = Duration::from_secs(12 * 3600);
 pub(super) fn reloads(registry: &impl Register) -> Result<IntCounterVec, metrics::Error> {
     let reloads = Opts::new(
         "tiphys_certificate_reloads_total",
-        "Number of times that changed certificates or keys were taken into use (replaced), or could not be (refused)",
+        "Number of times that changed certificates, keys or passwords were taken into use (replaced), or could not be (refused)",
     );
     register(registry, IntCounterVec::new(reloads, &["kind", "outcome"])?)
 }
@@ -55,7 +55,7 @@ impl Ledger {
     /// What changed is in use.
     pub(super) fn replaced(&self, kind: &str) {
         self.reloads.with_label_values(&[kind, "replaced"]).inc();
-        tracing::info!(kind, "certificates or keys changed; what begins now uses the new ones");
+        tracing::info!(kind, "certificates, keys or passwords changed; what begins now uses the new ones");
     }
 
     /// What changed cannot be used.
@@ -64,7 +64,7 @@ impl Ledger {
         tracing::warn!(
             kind,
             error = failure,
-            "certificates or keys changed but cannot be used; the old ones stay in use"
+            "certificates, keys or passwords changed but cannot be used; the old ones stay in use"
         );
         let note = format!("what changed cannot be used for {kind}: {failure}; the old one stays in use");
         self.tell(places, "CertificateRefused", &note);

@@ -6,18 +6,19 @@ fn hashed(password: &str) -> String {
     bcrypt::hash(password, 4).unwrap()
 }
 
-async fn load(content: &str) -> (tempfile::NamedTempFile, Passwords) {
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(content.as_bytes()).unwrap();
-    let passwords = Passwords::load(file.path()).await.unwrap();
-    (file, passwords)
+fn users(content: &str) -> Passwords {
+    Passwords::new("users", &content.into()).unwrap()
+}
+
+fn known(passwords: &Passwords) -> usize {
+    passwords.inner.users.read().hashes.len()
 }
 
 #[tokio::test]
 async fn the_right_password_of_the_right_user_is_accepted() {
     let content = format!("# users\n\n// more\nagent-a:{}\n agent-b:{} \r\n", hashed("pw:a"), hashed("pw b"));
-    let (_file, passwords) = load(&content).await;
-    assert_eq!(passwords.len(), 2);
+    let passwords = users(&content);
+    assert_eq!(known(&passwords), 2);
     assert_eq!(passwords.verify("agent-a", "pw:a").await.unwrap().as_str(), "agent-a");
     assert_eq!(passwords.verify("agent-b", "pw b").await.unwrap().as_str(), "agent-b");
     for (user, password) in
@@ -30,7 +31,7 @@ async fn the_right_password_of_the_right_user_is_accepted() {
 #[tokio::test]
 async fn all_variants_of_bcrypt_are_accepted() {
     for variant in ["$2a$", "$2b$", "$2x$", "$2y$"] {
-        let (_file, passwords) = load(&format!("a:{}", hashed("pw").replacen("$2b$", variant, 1))).await;
+        let passwords = users(&format!("a:{}", hashed("pw").replacen("$2b$", variant, 1)));
         passwords.verify("a", "pw").await.unwrap();
     }
 }
@@ -42,38 +43,59 @@ async fn lines_that_are_not_users_are_left_out() {
     let content = format!(
         "Agent:{good}\na/b:{good}\nplain:pw\nmd5:$apr1$x$y\nno colon\n:x\ndear:{dear}\nok:{good}\nok:{good}\n"
     );
-    let (_file, passwords) = load(&content).await;
-    assert_eq!(passwords.len(), 1);
+    let passwords = users(&content);
+    assert_eq!(known(&passwords), 1);
     passwords.verify("ok", "pw").await.unwrap();
 }
 
-#[tokio::test]
-async fn an_unknown_user_costs_a_hash_of_the_same_price() {
-    let (_file, passwords) = load(&format!("a:{}", bcrypt::hash("pw", 6).unwrap())).await;
-    assert_eq!(cost(&passwords.inner.users.read().decoy), Some(6));
-    let (_file, nobody) = load("").await;
-    assert!(nobody.is_empty());
-    assert_eq!(cost(&nobody.inner.users.read().decoy), Some(DEFAULT_COST));
+#[test]
+fn an_unknown_user_costs_a_hash_of_the_same_price() {
+    let passwords = users(&format!("a:{}", bcrypt::hash("pw", 6).unwrap()));
+    let decoy = passwords.inner.users.read().decoy.clone();
+    assert_eq!(cost(&decoy), Some(6));
+    // An error would come at once, and tell by it.
+    assert!(!bcrypt::verify("pw", &decoy).unwrap());
+    assert_eq!(cost(&users("").inner.users.read().decoy), Some(DEFAULT_COST));
 }
 
 #[tokio::test]
-async fn a_changed_file_is_read_again_and_an_absent_one_changes_nothing() {
-    let (file, passwords) = load(&format!("a:{}", hashed("old"))).await;
-    assert!(!passwords.reload().await.unwrap());
-    std::fs::write(file.path(), format!("a:{}", hashed("new"))).unwrap();
-    assert!(passwords.reload().await.unwrap());
+async fn new_content_takes_the_place_of_the_old() {
+    let passwords = users(&format!("a:{}\nb:{}", hashed("old"), hashed("b")));
+    let before = passwords.generation();
+    passwords.replace(&format!("a:{}", hashed("new")).into()).unwrap();
+    assert_ne!(passwords.generation(), before);
     passwords.verify("a", "new").await.unwrap();
     assert!(passwords.verify("a", "old").await.is_err());
-    let path = file.path().to_owned();
-    drop(file);
-    let error = passwords.reload().await.unwrap_err().to_string();
-    assert!(error.contains(path.to_str().unwrap()), "{error}");
-    passwords.verify("a", "new").await.unwrap();
+    assert!(passwords.verify("b", "b").await.is_err());
+    passwords.replace(&"# nobody, for a while".into()).unwrap();
+    assert!(passwords.verify("a", "new").await.is_err());
+}
+
+#[tokio::test]
+async fn broken_content_leaves_the_old_users_and_says_what_is_wrong() {
+    let good = format!("a:{}", hashed("pw"));
+    let passwords = users(&format!("{good}\nold mistake"));
+    let broken: [(&[u8], &str); 4] = [
+        (b" \n", "users is empty"),
+        (b"a:\xff", "not UTF-8"),
+        (&good.as_bytes()[..good.len() - 1], "line 1 of users"),
+        (b"# a\n\nold mistake\nb:plain", "line 4 of users"),
+    ];
+    for (content, what) in broken {
+        let error = passwords.replace(&Secret::new(content)).unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+        assert!(!error.contains("plain"), "a password is told: {error}");
+        passwords.verify("a", "pw").await.unwrap();
+    }
+    assert_eq!(passwords.generation(), 0);
+    // What was tolerated at the start is no reason to refuse what comes later.
+    passwords.replace(&format!("old mistake\nb:{}", hashed("pw")).into()).unwrap();
+    passwords.verify("b", "pw").await.unwrap();
 }
 
 #[tokio::test]
 async fn a_hash_made_here_is_accepted_here() {
-    let (_file, passwords) = load(&format!("a:{}", hash(&Secret::from("pw")).unwrap())).await;
+    let passwords = users(&format!("a:{}", hash(&Secret::from("pw")).unwrap()));
     passwords.verify("a", "pw").await.unwrap();
 }
 

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use kube::ResourceExt as _;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
+use tiphys_shared::model::Kind;
+use tiphys_shared::model::argocd::annotation;
 
-use super::super::fleet::{Fleet, application, delete, merge, revision, source_uid};
+use super::super::fleet::{Fleet, application, create_namespace, delete, merge, revision, source_uid};
 use super::{NAME, at_cluster, create, fleet, shown};
 
 async fn change(fleet: &Fleet, round: usize) {
@@ -100,6 +102,35 @@ async fn what_was_edited_and_deleted_at_the_control_plane_while_nobody_looked_is
     fleet.start_principal().await;
     Fleet::until_is(&shown(&fleet), NAME, "the edit undone", |app| revision(app) == "main").await;
     Fleet::until_is(&shown(&fleet), "other", "the other back", |_| true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_managed_agent_keeps_on_the_control_planes_own_cluster_is_left_to_it() {
+    let mut fleet = fleet().await;
+    create(&fleet).await;
+    fleet.until_quiet().await;
+    fleet.kill_agent("edge");
+    fleet.kill_principal();
+    create_namespace(&fleet.control.client(), "hub").await;
+    let hub = fleet.at_control(Kind::Application, "hub");
+    let mut copy = application("copy", "main");
+    // What such an agent writes.
+    copy.metadata.annotations = Some(BTreeMap::from([
+        (annotation::SOURCE_UID.to_owned(), "6e94b6cd".to_owned()),
+        (annotation::PRINCIPAL_UID.to_owned(), "e4010aac".to_owned()),
+        (annotation::SEAL.to_owned(), "0.0".to_owned()),
+    ]));
+    hub.create(&PostParams::default(), &copy).await.unwrap();
+    fleet.start_principal().await;
+    merge(&hub, "copy", json!({"spec": {"source": {"targetRevision": "newer"}}})).await;
+    // What is shown of an agent that has not come yet is kept as it was, and this change comes after the other.
+    merge(&shown(&fleet), NAME, json!({"spec": {"source": {"targetRevision": "evil"}}})).await;
+    Fleet::until_is(&shown(&fleet), NAME, "the edit undone", |app| revision(app) == "main").await;
+    assert_eq!(
+        revision(&hub.get("copy").await.unwrap()),
+        "newer",
+        "the principal has undone what the agent did"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

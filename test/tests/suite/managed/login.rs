@@ -33,18 +33,15 @@ fn login(user: &str, password: &str) -> AuthRequest {
 async fn a_user_with_the_right_password_gets_tokens_that_can_be_renewed_and_nobody_else_does() {
     let control = Cluster::embedded();
     create_namespace(&control.client(), "argocd").await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("users");
-    std::fs::write(&file, format!("alice:{}\n", passwords::hash(&Secret::new("open sesame")).unwrap()))
-        .unwrap();
+    let users = format!("alice:{}\n", passwords::hash(&Secret::new("open sesame")).unwrap());
     let stop = CancellationToken::new();
     let bound = tiphys_principal::bind(tiphys_principal::Config {
         control_plane: control_plane(control.client(), "argocd"),
         listen: ([127, 0, 0, 1], 0).into(),
         tls: None,
         connections: tiphys_principal::Connections::default(),
-        auth: AuthRule::parse(&format!("userpass:{}", file.display())).unwrap(),
-        passwords: Some(Passwords::load(&file).await.unwrap()),
+        auth: AuthRule::parse("userpass:users").unwrap(),
+        passwords: Some(Passwords::new("users", &users.into()).unwrap()),
         client_cert_subject_match: false,
         issuer: Issuer::generate(2048).unwrap().0,
         proxy: None,
