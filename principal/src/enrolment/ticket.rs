@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
-use tiphys_shared::kube::join_secret::{self, NAME};
+use tiphys_shared::kube::join_secret;
 use tiphys_shared::model::AgentName;
 use tiphys_shared::security::join_token;
 use tokio::sync::Mutex;
@@ -15,8 +15,9 @@ use super::refusal::Refusal;
 pub(super) struct Tickets {
     client: kube::Client,
     namespace: String,
-    /// Whose turn it is to change them: they are in one object, and a thousand clusters may come at once.
-    turn: Mutex<()>,
+    /// Whose turn it is to change the Secret that keeps them, by the first digit of their names: a thousand clusters may
+    /// come at once.
+    turns: [Mutex<()>; 16],
 }
 
 /// A token that is good at this moment. It is not used up yet.
@@ -29,7 +30,7 @@ pub(super) struct Ticket {
 impl Tickets {
     /// Those in a namespace.
     pub(super) fn new(client: kube::Client, namespace: String) -> Self {
-        Self { client, namespace, turn: Mutex::default() }
+        Self { client, namespace, turns: Default::default() }
     }
 
     /// Looks a token up, and checks everything about it.
@@ -43,10 +44,11 @@ impl Tickets {
         if !join_token::is_id(id) {
             return Err(Refusal::Malformed("its token has no name"));
         }
-        let tokens = self.secrets().get_opt(NAME).await?.and_then(|found| found.data).unwrap_or_default();
+        let name = join_secret::name(id);
+        let tokens = self.secrets().get_opt(&name).await?.and_then(|found| found.data).unwrap_or_default();
         let entry = tokens.get(id).ok_or(Refusal::Unknown)?;
         let stored = join_secret::read(id, entry).map_err(|error| {
-            tracing::warn!(secret = NAME, key = id, %error, "this does not stand for a join token");
+            tracing::warn!(secret = name, key = id, %error, "this does not stand for a join token");
             Refusal::Unknown
         })?;
         if !join_token::is_same(&stored.hash, &join_token::hash(secret.as_bytes())) {
@@ -66,7 +68,8 @@ impl Tickets {
 
     /// Uses a token up. Of several who try, one succeeds.
     pub(super) async fn use_up(&self, ticket: &Ticket) -> Result<(), Refusal> {
-        let _turn = self.turn.lock().await;
+        let digit = ticket.id.chars().next().and_then(|digit| digit.to_digit(16)).unwrap_or_default();
+        let _turn = self.turns[digit as usize].lock().await;
         match join_secret::take_out(&self.secrets(), &ticket.id, &ticket.entry).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::Raced),

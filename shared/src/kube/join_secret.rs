@@ -1,7 +1,8 @@
-//! The Secret with the join tokens of a control plane: of each a hash, never the token.
+//! The Secrets with the join tokens of a control plane: of each a hash, never the token.
 //!
-//! All are in one object, so that the principal, which takes out what is used, needs to be allowed to change this Secret
-//! and no other: a role can name an object, but not "those that begin with".
+//! There is a fixed number of them, so that the principal, which takes out what is used, needs to be allowed to change these
+//! and no others: a role can name objects, but not "those that begin with". And there is more than one, so that they stay
+//! small, and clusters that join at the same time change different ones.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,12 +15,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::model::AgentName;
+use crate::model::argocd::label;
 use crate::security::join_token::JoinToken;
 
-/// Its name.
-pub const NAME: &str = "argocd-agent-join-tokens";
+/// What their names begin with.
+const PREFIX: &str = "argocd-agent-join-tokens-";
 /// How often a change is tried again because somebody else made one at the same moment.
 const ATTEMPTS: usize = 20;
+
+/// The name of the one for the token `id`: by the first of its hexadecimal digits.
+pub fn name(id: &str) -> String {
+    format!("{PREFIX}{}", id.get(..1).unwrap_or_default())
+}
+
+/// The label selector of all of them.
+pub fn selector() -> String {
+    format!("{}=true", label::JOIN_TOKENS)
+}
 
 /// What is kept of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,10 +75,11 @@ pub fn entry(token: &JoinToken, expires: Timestamp) -> ByteString {
     ByteString(json!(entry).to_string().into_bytes())
 }
 
-/// The Secret with nothing but these entries, for where there is none yet.
-pub fn to_secret(entries: impl IntoIterator<Item = (String, ByteString)>) -> Secret {
+/// The Secret of this name with nothing but these entries, for where there is none yet.
+pub fn to_secret(name: String, entries: impl IntoIterator<Item = (String, ByteString)>) -> Secret {
     let mut secret = Secret::default();
-    secret.metadata.name = Some(NAME.to_owned());
+    secret.metadata.name = Some(name);
+    secret.metadata.labels = Some(BTreeMap::from([(label::JOIN_TOKENS.to_owned(), "true".to_owned())]));
     secret.data = Some(entries.into_iter().collect());
     secret
 }
@@ -83,9 +96,9 @@ pub fn with(id: &str, entry: &ByteString, gone: &[String]) -> Patch<Value> {
 /// # Errors
 /// What the API server says; a conflict (409) if others write all the time.
 pub async fn take_out(secrets: &Api<Secret>, id: &str, entry: &ByteString) -> Result<bool, kube::Error> {
-    let mut attempts = 0;
+    let (name, mut attempts) = (name(id), 0);
     loop {
-        let Some(found) = secrets.get_opt(NAME).await? else { return Ok(false) };
+        let Some(found) = secrets.get_opt(&name).await? else { return Ok(false) };
         if found.data.as_ref().and_then(|data| data.get(id)) != Some(entry) {
             return Ok(false);
         }
@@ -93,7 +106,7 @@ pub async fn take_out(secrets: &Api<Secret>, id: &str, entry: &ByteString) -> Re
         let version = found.metadata.resource_version;
         let change = json!({"metadata": {"resourceVersion": version}, "data": {id: null}});
         attempts += 1;
-        match secrets.patch(NAME, &PatchParams::default(), &Patch::Merge(change)).await {
+        match secrets.patch(&name, &PatchParams::default(), &Patch::Merge(change)).await {
             Ok(_) => return Ok(true),
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(false),
             Err(kube::Error::Api(status)) if status.code == 409 && attempts < ATTEMPTS => {}
@@ -155,8 +168,10 @@ mod tests {
         assert_eq!(wrong(r#"{"agent": "edge-1", "hash": ""}"#), "JSON");
         assert_eq!(wrong(r#"{"agent": "A b", "hash": "", "expires": ""}"#), "agent");
         assert_eq!(wrong(r#"{"agent": "edge-1", "hash": "", "expires": "soon"}"#), "expires");
-        let secret = to_secret([(token.id, entry), ("other".to_owned(), ByteString(b"?".into()))]);
+        let entries = [(stored.id.clone(), entry), ("other".to_owned(), ByteString(b"?".into()))];
+        let secret = to_secret(name(&token.id), entries);
         assert_eq!(all(&secret), [stored]);
+        assert_eq!(name("f00ba4f00b"), "argocd-agent-join-tokens-f");
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub mod label {
     pub const AGENT_NAME: &str = "argocd-agent.argoproj-labs.io/agent-name";
     /// `true` on a cluster Secret that was made when its agent logged in.
     pub const SELF_REGISTERED: &str = "argocd-agent.argoproj-labs.io/self-registered-cluster";
+    /// `true` on a Secret with join tokens.
+    pub const JOIN_TOKENS: &str = "tiphys.io/join-tokens";
     /// `true` on a Secret whose certificate the agent renews by itself.
     pub const RENEW: &str = "tiphys.io/renew";
     /// Says what an Argo CD Secret holds: `repository`, `repo-creds`, `cluster` …

@@ -3,7 +3,7 @@
 //! Principal, control plane and all that join share this process and its processors; keys are made and connections opened
 //! as `tiphys join` does it, over TLS on loopback.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -74,14 +74,17 @@ async fn measure(options: Options) -> anyhow::Result<()> {
     let running = tokio::spawn(bound.run(stop.clone()));
     handle.ready().await;
 
-    let (mut tokens, mut entries) = (Vec::new(), Vec::new());
+    let (mut tokens, mut entries) = (Vec::new(), BTreeMap::<_, Vec<_>>::new());
     for index in 0..options.agents {
         let agent = AgentName::new(format!("agent-{index}"))?;
         let token = JoinToken::generate(agent, ca.certificate_pem().as_bytes())?;
-        entries.push((token.id.clone(), join_secret::entry(&token, clock::now() + DAY)));
+        let entry = (token.id.clone(), join_secret::entry(&token, clock::now() + DAY));
+        entries.entry(join_secret::name(&token.id)).or_default().push(entry);
         tokens.push(token);
     }
-    secrets.create(&PostParams::default(), &join_secret::to_secret(entries)).await?;
+    for (name, entries) in entries {
+        secrets.create(&PostParams::default(), &join_secret::to_secret(name, entries)).await?;
+    }
     let began = Instant::now();
     let slots = Arc::new(Semaphore::new(options.at_once));
     let mut joining = tokio::task::JoinSet::new();

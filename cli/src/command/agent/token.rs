@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, Command};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, PatchParams, PostParams};
+use kube::api::{Api, ListParams, ObjectList, PatchParams, PostParams};
 use serde_json::json;
 use tiphys_shared::kube::client::{self, Access};
-use tiphys_shared::kube::join_secret::{self, NAME, Stored};
+use tiphys_shared::kube::join_secret::{self, Stored};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options;
@@ -142,9 +142,10 @@ async fn create(options: Create) -> Result<(), Failure> {
     let expires = clock::now()
         .checked_add(options.ttl)
         .map_err(|error| Failure::because("the token would end outside the calendar", &error))?;
-    keep(&secrets, &token, expires)
-        .await
-        .map_err(|error| Failure::because(&format!("cannot write the token into Secret {NAME}"), &error))?;
+    keep(&secrets, &token, expires).await.map_err(|error| {
+        let name = join_secret::name(&token.id);
+        Failure::because(&format!("cannot write the token into Secret {name}"), &error)
+    })?;
     if options.json {
         let document = json!({
             "token": token.to_string(), "id": token.id, "agent": token.agent.as_str(), "expires": expires.to_string(),
@@ -158,7 +159,7 @@ async fn create(options: Create) -> Result<(), Failure> {
 }
 
 async fn list(options: List) -> Result<(), Failure> {
-    let found = tokens(&options.at.secrets().await?).await?;
+    let found = tokens(&options.at.secrets().await?).await?.items;
     let mut tokens: Vec<Stored> = found.iter().flat_map(join_secret::all).collect();
     tokens.sort_by(|one, other| (&one.agent, one.expires).cmp(&(&other.agent, other.expires)));
     let state = |token: &Stored| if token.expires > clock::now() { "good" } else { "expired" };
@@ -188,10 +189,10 @@ async fn delete(options: Delete) -> Result<(), Failure> {
         }
     }
     let secrets = options.at.secrets().await?;
-    let tokens = tokens(&secrets).await?.and_then(|found| found.data).unwrap_or_default();
+    let found = tokens(&secrets).await?.items;
     for id in &options.ids {
         let gone = || Failure::new(format!("there is no token {id}: it was used, or deleted before"));
-        let entry = tokens.get(id).ok_or_else(gone)?;
+        let entry = found.iter().find_map(|secret| secret.data.as_ref()?.get(id)).ok_or_else(gone)?;
         match join_secret::take_out(&secrets, id, entry).await {
             Ok(true) => output::say(&format!("token {id} is deleted")),
             Ok(false) => return Err(gone()),
@@ -201,19 +202,19 @@ async fn delete(options: Delete) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds a token, and takes out what has expired.
+/// Adds a token, and takes out what has expired in the same Secret.
 async fn keep(secrets: &Api<Secret>, token: &JoinToken, expires: Timestamp) -> Result<(), kube::Error> {
-    let now = clock::now();
-    let known = secrets.get_opt(NAME).await?.iter().flat_map(join_secret::all).collect::<Vec<_>>();
+    let (name, now) = (join_secret::name(&token.id), clock::now());
+    let known = secrets.get_opt(&name).await?.iter().flat_map(join_secret::all).collect::<Vec<_>>();
     let expired = known.into_iter().filter(|token| token.expires <= now).map(|token| token.id);
     let entry = join_secret::entry(token, expires);
     let change = join_secret::with(&token.id, &entry, &expired.collect::<Vec<_>>());
-    let add = async || secrets.patch(NAME, &PatchParams::default(), &change).await.map(drop);
+    let add = async || secrets.patch(&name, &PatchParams::default(), &change).await.map(drop);
     match add().await {
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         outcome => return outcome,
     }
-    let first = join_secret::to_secret([(token.id.clone(), entry)]);
+    let first = join_secret::to_secret(name.clone(), [(token.id.clone(), entry)]);
     match secrets.create(&PostParams::default(), &first).await {
         // Somebody else made the first one at the same moment.
         Err(kube::Error::Api(status)) if status.code == 409 => add().await,
@@ -221,9 +222,9 @@ async fn keep(secrets: &Api<Secret>, token: &JoinToken, expires: Timestamp) -> R
     }
 }
 
-async fn tokens(secrets: &Api<Secret>) -> Result<Option<Secret>, Failure> {
-    let found = secrets.get_opt(NAME).await;
-    found.map_err(|error| Failure::because(&format!("cannot read Secret {NAME}"), &error))
+async fn tokens(secrets: &Api<Secret>) -> Result<ObjectList<Secret>, Failure> {
+    let found = secrets.list(&ListParams::default().labels(&join_secret::selector())).await;
+    found.map_err(|error| Failure::because("cannot list the Secrets with the tokens", &error))
 }
 
 impl ControlPlane {

@@ -6,7 +6,6 @@ use k8s_openapi::api::authorization::v1::{
 };
 use kube::Api;
 use kube::api::PostParams;
-use tiphys_shared::kube::join_secret;
 use tiphys_shared::kube::kinds::GPG_KEYS;
 use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::process::options::Problem;
@@ -17,6 +16,8 @@ use crate::operator::targets::Site;
 
 const READ: &[&str] = &["get", "list", "watch"];
 const OWN: &[&str] = &["get", "list", "watch", "create", "update", "delete"];
+/// One of the Secrets with join tokens; a role that names one names all.
+const TOKENS: &str = "argocd-agent-join-tokens-0";
 /// So many namespaces of agents are asked about.
 const AGENTS: usize = 20;
 
@@ -62,7 +63,7 @@ pub(super) fn of_onboarding(namespace: &str, options: &PrincipalOptions, signs: 
     let joins = options.joins && signs;
     let mut needs = Vec::new();
     if joins {
-        needs.push(need("secrets", own, &["patch"], Some(join_secret::NAME)));
+        needs.push(need("secrets", own, &["patch"], Some(TOKENS)));
     }
     if options.registers {
         needs.push(need("secrets", own, &["create", "update"], None));
@@ -188,7 +189,7 @@ mod tests {
             told(of_onboarding("argocd", &options, signs))
         };
         let (take, create) = (
-            "patch secrets argocd-agent-join-tokens in namespace argocd".to_owned(),
+            format!("patch secrets {} in namespace argocd", tiphys_shared::kube::join_secret::name("0")),
             "create secrets in namespace argocd".to_owned(),
         );
         assert_eq!(onboarding(true, false, true), [take.clone(), create.clone()]);

@@ -111,7 +111,7 @@ impl Stage {
         assert!(!said.contains("warning"), "{said}");
         let known = self.secrets().get(&format!("cluster-{name}")).await.unwrap();
         assert_eq!(known.labels()["argocd-agent.argoproj-labs.io/agent-name"], name);
-        let tokens = self.secrets().get(join_secret::NAME).await.unwrap().data.unwrap_or_default();
+        let tokens = self.secrets().get(&join_secret::name(&id)).await.unwrap().data.unwrap_or_default();
         assert!(!tokens.contains_key(&id), "the token can be used again");
 
         let secrets: Api<Secret> = Api::namespaced(Client::try_from(admin.clone()).unwrap(), &self.namespace);
@@ -182,10 +182,9 @@ async fn clusters_join_renew_and_register_by_what_their_roles_give() {
     installed.until_allowed("list", "applications", "").await;
     installed.until_allowed("update", "applications", &managed).await;
     installed.until_allowed("create", "namespaces", "").await;
-    // The Secret with the tokens is the only one that it may change, and it may delete none.
-    for (verb, name) in
-        [("patch", "argocd-agent-ca"), ("update", join_secret::NAME), ("delete", join_secret::NAME)]
-    {
+    // The Secrets with the tokens are the only ones that it may change, and it may delete none.
+    let tokens = join_secret::name("f");
+    for (verb, name) in [("patch", "argocd-agent-ca"), ("update", &*tokens), ("delete", &*tokens)] {
         assert!(!installed.may_with(verb, "secrets", &namespace, name).await, "it may {verb} {name}");
     }
     let own: Api<Secret> = Api::namespaced(Client::try_from(installed.config.clone()).unwrap(), &namespace);

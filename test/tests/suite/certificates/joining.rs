@@ -29,13 +29,13 @@ impl Stage {
         let agent = AgentName::new(agent).unwrap();
         let token = JoinToken::generate(agent, self.ca.certificate_pem().as_bytes()).unwrap();
         let entry = join_secret::entry(&token, clock::now() + lives);
-        super::put(&self.control, join_secret::NAME, &[(&token.id, &entry.0)]).await;
+        super::put(&self.control, &join_secret::name(&token.id), &[(&token.id, &entry.0)]).await;
         token
     }
 
     /// Whether it could still be used.
     async fn keeps(&self, token: &JoinToken) -> bool {
-        let kept = self.secrets().get(join_secret::NAME).await.unwrap().data.unwrap_or_default();
+        let kept = self.secrets().get(&join_secret::name(&token.id)).await.unwrap().data.unwrap_or_default();
         kept.contains_key(&token.id)
     }
 
