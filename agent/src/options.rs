@@ -214,7 +214,6 @@ impl Options {
         else {
             return Err(problems);
         };
-        let port = |port: u16| (port != 0).then(|| Listen::everywhere(port));
         let interval = |interval: Duration| (!interval.is_zero()).then_some(interval);
         Ok(Settings {
             server,
@@ -229,8 +228,8 @@ impl Options {
             announced_version: self.connection.announce_version,
             compression: self.connection.enable_compression,
             max_message_size: self.connection.grpc_max_message_size as usize,
-            metrics: port(self.process.metrics_port),
-            health: port(self.process.healthz_port),
+            metrics: Listen::unless_off(self.process.metrics_port),
+            health: Listen::unless_off(self.process.healthz_port),
             kubernetes: access,
             events: self.events.kubernetes_events,
             namespace: self.kubernetes.namespace,
@@ -248,7 +247,7 @@ impl Options {
             proxy,
             redis,
             cache_refresh_interval: self.redis.cache_refresh_interval,
-            profiles: self.profiles.check(),
+            profiles: Listen::loopback_unless_off(self.profiles.pprof_port),
             collector,
             logging,
             notices,

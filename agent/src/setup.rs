@@ -54,14 +54,10 @@ pub async fn prepare(
         |error: metrics::Error| Problem::new(error.to_string(), "give each agent a registry of its own");
     let requests = client::RequestMetrics::new(&registry).map_err(twice)?;
     let client = client::measured(access, &requests).map_err(unreachable)?;
-    let recorder = match settings.events {
-        false => Recorder::default(),
-        true => {
-            let limits = recorder::Limits::default();
-            Recorder::start(client.clone(), &settings.namespace, "tiphys-agent", limits, &registry, cancel)
-                .map_err(twice)?
-        }
-    };
+    let limits = settings.events.then(recorder::Limits::default);
+    let recorder =
+        Recorder::start(client.clone(), &settings.namespace, "tiphys-agent", limits, &registry, cancel)
+            .map_err(twice)?;
     let reader = Reader::new(client.clone(), settings.namespace.as_str(), recorder.clone(), &registry)
         .map_err(twice)?;
     let tls = match &settings.transport {

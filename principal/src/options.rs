@@ -6,7 +6,9 @@ use clap::Args;
 use tiphys_shared::kube::client::Access;
 use tiphys_shared::kube::reconciler::NamespaceCreation;
 use tiphys_shared::model::cluster::Compression;
-use tiphys_shared::process::options::{Collector, ConfigFile, Listen, Logging, NamePattern, Problems};
+use tiphys_shared::process::options::{
+    Collector, ConfigFile, Listen, Logging, NamePattern, Problems, check_message_size,
+};
 use tiphys_shared::security::subject::AuthRule;
 use tiphys_shared::security::tls::Policy;
 
@@ -187,15 +189,7 @@ impl Options {
             Some(None) => Some(None),
             _ => problems.absorb(self.redis_proxy.check(self.redis.redis_tls_enabled, policy)),
         };
-        if self.server.grpc_max_message_size < 4096 {
-            problems.add(
-                format!(
-                    "--grpc-max-message-size {} is too small for any resource",
-                    self.server.grpc_max_message_size
-                ),
-                "give at least 4096; the default is 209715200",
-            );
-        }
+        problems.0.extend(check_message_size(self.server.grpc_max_message_size).err());
         let redis_proxy_port = redis_proxy.as_ref().and_then(|proxy| Some(proxy.as_ref()?.listen.port));
         problems.0.extend(self.server.check_ports(
             &self.proxy,
@@ -255,11 +249,10 @@ impl Options {
                     .to_owned(),
             );
         }
-        let port = |port: u16| (port != 0).then(|| Listen::everywhere(port));
         Ok(Settings {
             listen: Listen { host: filled(self.server.listen_host), port: self.server.listen_port },
-            metrics: port(self.server.metrics_port),
-            health: port(self.server.healthz_port),
+            metrics: Listen::unless_off(self.server.metrics_port),
+            health: Listen::unless_off(self.server.healthz_port),
             transport,
             authentication,
             match_certificate_subject: self.tls.client_cert_subject_match,
@@ -281,7 +274,7 @@ impl Options {
             proxy,
             redis_proxy,
             web,
-            profiles: self.profiles.check(),
+            profiles: Listen::loopback_unless_off(self.profiles.pprof_port),
             collector,
             logging,
             notices,

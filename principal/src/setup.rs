@@ -70,21 +70,10 @@ pub async fn prepare(
     let Way { client, server } = way;
     let twice =
         |error: metrics::Error| Problem::new(error.to_string(), "give each principal a registry of its own");
-    let recorder = match settings.events {
-        false => Recorder::default(),
-        true => {
-            let limits = recorder::Limits::default();
-            Recorder::start(
-                client.clone(),
-                &settings.namespace,
-                "tiphys-principal",
-                limits,
-                &registry,
-                cancel,
-            )
-            .map_err(twice)?
-        }
-    };
+    let limits = settings.events.then(recorder::Limits::default);
+    let recorder =
+        Recorder::start(client.clone(), &settings.namespace, "tiphys-principal", limits, &registry, cancel)
+            .map_err(twice)?;
     let reader = Reader::new(client.clone(), settings.namespace.as_str(), recorder.clone(), &registry)
         .map_err(twice)?;
     let blocked = blocklist::follow(client.clone(), &settings.namespace, &registry, cancel).await;

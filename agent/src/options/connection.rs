@@ -76,15 +76,7 @@ impl ConnectionOptions {
                 "set --agent-mode managed (the control plane owns the applications) or autonomous (this cluster does)",
             )),
         });
-        if self.grpc_max_message_size < 4096 {
-            problems.add(
-                format!(
-                    "--grpc-max-message-size {} is too small for any resource",
-                    self.grpc_max_message_size
-                ),
-                "give at least 4096; the default is 209715200",
-            );
-        }
+        problems.0.extend(options::check_message_size(self.grpc_max_message_size).err());
         match (server, mode) {
             (Some(server), Some(mode)) if problems.is_empty() => Ok((server, mode)),
             _ => Err(problems),

@@ -1,7 +1,7 @@
 //! What is logged, and where metrics and health are served.
 
 use clap::Args;
-use tiphys_shared::process::options::{LogFormat, LogLevels, Logging, Problems};
+use tiphys_shared::process::options::{LogFormat, Logging, Problems, check_ports};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging, metrics, health")]
@@ -34,23 +34,13 @@ pub(super) struct ProcessOptions {
 
 impl ProcessOptions {
     pub(super) fn check(&self, pprof_port: u16) -> Result<Logging, Problems> {
-        let mut problems = Problems::default();
-        let ports = [
+        let mut problems = Problems(check_ports(&[
             ("--metrics-port", self.metrics_port),
             ("--healthz-port", self.healthz_port),
             ("--pprof-port", pprof_port),
-        ];
-        for (index, (name, port)) in ports.iter().enumerate() {
-            for (other, _) in ports[..index].iter().filter(|(_, other)| other == port && *port != 0) {
-                problems.add(format!("{other} and {name} are both {port}"), "give each its own port");
-            }
-        }
-        let levels =
-            problems.absorb(LogLevels::new(self.log_level.iter().map(String::as_str)).map_err(|invalid| {
-                Problems(invalid.into_iter().map(|invalid| ("--log-level", invalid).into()).collect())
-            }));
-        match levels {
-            Some(levels) if problems.is_empty() => Ok(Logging { format: self.log_format, levels }),
+        ]));
+        match problems.absorb(Logging::new(&self.log_level, self.log_format)) {
+            Some(logging) if problems.is_empty() => Ok(logging),
             _ => Err(problems),
         }
     }

@@ -60,13 +60,8 @@ impl RedisOptions {
             ca_path: ("--redis-tls-ca-path", self.redis_tls_ca_path.as_deref()),
             ca_secret: &self.redis_tls_ca_secret_name,
         };
-        match problems.absorb(access.check()) {
-            Some(access) if problems.is_empty() => {
-                if access.as_ref().is_some_and(|access| access.trust == Some(redis::Trust::Unverified)) {
-                    notices.push("INSECURE: not verifying the certificate of redis".to_owned());
-                }
-                Ok(access)
-            }
+        match problems.absorb(access.check(notices)) {
+            Some(access) if problems.is_empty() => Ok(access),
             _ => Err(problems),
         }
     }

@@ -15,9 +15,8 @@ use super::refusal::Refusal;
 pub(super) struct Tickets {
     client: kube::Client,
     namespace: String,
-    /// Whose turn it is to change the Secret that keeps them, by the first digit of their names: a thousand clusters may
-    /// come at once.
-    turns: [Mutex<()>; 16],
+    /// Whose turn it is to change each of the Secrets that keep them: a thousand clusters may come at once.
+    turns: [Mutex<()>; join_secret::COUNT],
 }
 
 /// A token that is good at this moment. It is not used up yet.
@@ -68,8 +67,7 @@ impl Tickets {
 
     /// Uses a token up. Of several who try, one succeeds.
     pub(super) async fn use_up(&self, ticket: &Ticket) -> Result<(), Refusal> {
-        let digit = ticket.id.chars().next().and_then(|digit| digit.to_digit(16)).unwrap_or_default();
-        let _turn = self.turns[digit as usize].lock().await;
+        let _turn = self.turns[join_secret::number(&ticket.id)].lock().await;
         match join_secret::take_out(&self.secrets(), &ticket.id, &ticket.entry).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::Raced),

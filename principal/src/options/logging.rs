@@ -1,7 +1,7 @@
 //! What is logged, and how.
 
 use clap::Args;
-use tiphys_shared::process::options::{LogFormat, LogLevels, Logging, Problems};
+use tiphys_shared::process::options::{LogFormat, Logging, Problems};
 
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Logging")]
@@ -28,9 +28,6 @@ pub(super) struct LoggingOptions {
 
 impl LoggingOptions {
     pub(super) fn check(&self) -> Result<Logging, Problems> {
-        let levels = LogLevels::new(self.log_level.iter().map(String::as_str)).map_err(|invalid| {
-            Problems(invalid.into_iter().map(|invalid| ("--log-level", invalid).into()).collect())
-        })?;
-        Ok(Logging { format: self.log_format, levels })
+        Logging::new(&self.log_level, self.log_format)
     }
 }

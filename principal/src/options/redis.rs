@@ -54,7 +54,7 @@ impl RedisOptions {
     ) -> Result<Option<redis::Access>, Problems> {
         let none_given = is_embedded && self.redis_server_address == REDIS;
         let address = if none_given { "" } else { self.redis_server_address.as_str() };
-        let access = options::RedisOptions {
+        options::RedisOptions {
             address: ("--redis-server-address", address),
             username: None,
             password: self.redis_password.as_deref(),
@@ -64,10 +64,6 @@ impl RedisOptions {
             ca_path: ("--redis-ca-path", self.redis_ca_path.as_deref()),
             ca_secret: &self.redis_ca_secret_name,
         }
-        .check()?;
-        if access.as_ref().is_some_and(|access| access.trust == Some(redis::Trust::Unverified)) {
-            notices.push("INSECURE: not verifying the certificate of redis".to_owned());
-        }
-        Ok(access)
+        .check(notices)
     }
 }

@@ -1,7 +1,7 @@
 //! Where the principal listens.
 
 use clap::Args;
-use tiphys_shared::process::options::Problem;
+use tiphys_shared::process::options::{Problem, check_ports};
 
 use super::proxy::ProxyOptions;
 
@@ -51,15 +51,6 @@ impl ServerOptions {
         if proxy.enable_resource_proxy {
             ports.push(("--resource-proxy-listen-port", proxy.resource_proxy_listen_port));
         }
-        let mut problems = Vec::new();
-        for (index, (name, port)) in ports.iter().enumerate() {
-            for (other, _) in ports[..index].iter().filter(|(_, other)| other == port && *port != 0) {
-                problems.push(Problem::new(
-                    format!("{other} and {name} are both {port}"),
-                    "give each its own port",
-                ));
-            }
-        }
-        problems
+        check_ports(&ports)
     }
 }

@@ -23,9 +23,17 @@ const PREFIX: &str = "argocd-agent-join-tokens-";
 /// How often a change is tried again because somebody else made one at the same moment.
 const ATTEMPTS: usize = 20;
 
-/// The name of the one for the token `id`: by the first of its hexadecimal digits.
+/// How many there are.
+pub const COUNT: usize = 16;
+
+/// Which of them is for the token `id`, counted from zero: by the first of its hexadecimal digits.
+pub fn number(id: &str) -> usize {
+    id.chars().next().and_then(|digit| digit.to_digit(16)).unwrap_or_default() as usize
+}
+
+/// The name of the one for the token `id`.
 pub fn name(id: &str) -> String {
-    format!("{PREFIX}{}", id.get(..1).unwrap_or_default())
+    format!("{PREFIX}{:x}", number(id))
 }
 
 /// The label selector of all of them.

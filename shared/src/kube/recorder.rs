@@ -159,7 +159,8 @@ pub fn describe(registry: &impl Register) -> Result<(), metrics::Error> {
 }
 
 impl Recorder {
-    /// Writes in the name of `reporter` until `cancel`. Cluster Secrets are looked for in `namespace`.
+    /// Writes in the name of `reporter` until `cancel`, or nothing without `limits`. Cluster Secrets are looked for in
+    /// `namespace`.
     ///
     /// # Errors
     /// [`metrics::Error`] if the registry has these figures already.
@@ -167,10 +168,11 @@ impl Recorder {
         client: Client,
         namespace: &str,
         reporter: &'static str,
-        limits: Limits,
+        limits: Option<Limits>,
         registry: &Registry,
         cancel: &CancellationToken,
     ) -> Result<Self, metrics::Error> {
+        let Some(limits) = limits else { return Ok(Self::default()) };
         let shared = Arc::new(Shared {
             queue: Mutex::new(Queue::new(limits)),
             woken: Notify::new(),

@@ -23,7 +23,7 @@ mod value;
 
 pub use compatibility::{Accepted, Effect, Kind, accept, review};
 pub use kubernetes::check_access;
-pub use listen::{HostPort, Listen};
+pub use listen::{HostPort, Listen, check_ports};
 pub use load::{ConfigFile, Loaded, Origin, Setting, lenient, load, prepare};
 pub use logging::{LogFormat, LogLevels, Logging};
 pub use pattern::{NamePattern, namespace_name};
@@ -31,7 +31,7 @@ pub use redis::RedisOptions;
 pub use selector::check_label_selector;
 pub use tls::{KeyPair, check_certificates, check_key_pair, check_private_key, policy, read_text};
 pub use traces::{Collector, collector};
-pub use value::{Invalid, boolean, duration};
+pub use value::{Invalid, boolean, check_message_size, duration};
 
 /// One mistake and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 //!
 //! The target is `audit`, so that the lines can be kept apart from the rest.
 
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -96,7 +95,7 @@ impl Record {
         B::Error: Into<BoxError>,
     {
         self.outcome = Outcome::Answered { status, complete: body.is_end_stream() };
-        body::boxed(Followed { body, record: self })
+        body::boxed(Followed { body, record: Some(self) })
     }
 
     /// Notes what an upgraded connection has carried, to the cluster and from it.
@@ -109,43 +108,8 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let line = Line {
-            id: mem::take(&mut self.id),
-            user: mem::take(&mut self.user),
-            agent: mem::take(&mut self.agent),
-            method: mem::take(&mut self.method),
-            verb: self.verb,
-            path: mem::take(&mut self.path),
-            seconds: self.began.elapsed().as_secs_f64(),
-            outcome: mem::replace(&mut self.outcome, Outcome::Abandoned),
-            sent: self.sent,
-            received: self.received,
-        };
-        // The last piece of the answer goes out first: nobody waits for the line.
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(async move { drop(line) })),
-            Err(_) => drop(line),
-        }
-    }
-}
-
-/// What is written of a request that has ended. Is written when it is dropped, so that no end of a runtime loses it.
-struct Line {
-    id: String,
-    user: String,
-    agent: String,
-    method: Method,
-    verb: &'static str,
-    path: String,
-    seconds: f64,
-    outcome: Outcome,
-    sent: u64,
-    received: u64,
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        let Self { id, user, agent, method, verb, path, seconds, outcome, sent, received } = self;
+        let Self { id, user, agent, method, verb, path, began, outcome, sent, received } = self;
+        let seconds = began.elapsed().as_secs_f64();
         match outcome {
             Outcome::Abandoned => tracing::info!(
                 target: "audit", stage = "abandoned", id, user, agent, %method, verb, path, seconds
@@ -165,7 +129,18 @@ impl Drop for Line {
 /// A body that is counted. Only its data passes: nothing in Kubernetes sends trailers.
 struct Followed<B> {
     body: B,
-    record: Record,
+    /// Until it is dropped.
+    record: Option<Record>,
+}
+
+impl<B> Drop for Followed<B> {
+    fn drop(&mut self) {
+        let record = self.record.take();
+        // The last piece of the answer goes out first: nobody waits for the line. No end of a runtime loses it.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { drop(record) });
+        }
+    }
 }
 
 impl<B> http_body::Body for Followed<B>
@@ -185,7 +160,9 @@ where
             match frame {
                 Some(Ok(frame)) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    self.record.sent += data.len() as u64;
+                    if let Some(record) = &mut self.record {
+                        record.sent += data.len() as u64;
+                    }
                     self.note_end();
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
@@ -216,7 +193,7 @@ impl<B: http_body::Body> Followed<B> {
     }
 
     fn complete(&mut self) {
-        if let Outcome::Answered { complete, .. } = &mut self.record.outcome {
+        if let Some(Record { outcome: Outcome::Answered { complete, .. }, .. }) = &mut self.record {
             *complete = true;
         }
     }

@@ -345,7 +345,7 @@ async fn events_are_written_and_what_repeats_itself_is_counted() {
         let client = installed.record.client(&installed.config);
         let (figures, cancel) = (prometheus::Registry::new(), CancellationToken::new());
         let recorder =
-            Recorder::start(client, &fleet.namespace, "tiphys-test", eager, &figures, &cancel).unwrap();
+            Recorder::start(client, &fleet.namespace, "tiphys-test", Some(eager), &figures, &cancel).unwrap();
         let note = "a note of the longest kind: ".to_owned() + &"\u{e4}".repeat(1000);
         for count in [None, Some(2), Some(3)] {
             recorder.tell(Regarding::ClusterOf(edge.clone()), Told::warning(reason, "Test", &note));

@@ -235,7 +235,7 @@ async fn certificates_are_taken_up_as_soon_as_their_secret_changes_and_bad_ones_
     let places = Places { chain: place(&["tls.crt"]), key: place(&["tls.key"]), ca: place(&["ca.crt"]) };
     let registry = prometheus::Registry::new();
     let stop = CancellationToken::new();
-    let limits = recorder::Limits::default();
+    let limits = Some(recorder::Limits::default());
     let recorder = Recorder::start(server.client(), "default", "test", limits, &registry, &stop).unwrap();
     let reader = Reader::new(server.client(), "default", recorder, &registry).unwrap();
     let known = reader.read_all(&places).await.unwrap();

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
 use tokio::net::TcpListener;
 
+use super::Problem;
 use super::value::Invalid;
 
 /// Where a server listens.
@@ -23,9 +24,19 @@ impl Listen {
         Self { host: None, port }
     }
 
+    /// All interfaces, at `port`, or nowhere if that is 0.
+    pub fn unless_off(port: u16) -> Option<Self> {
+        (port != 0).then(|| Self::everywhere(port))
+    }
+
     /// The loopback interface, at a port that the kernel chooses.
     pub fn loopback() -> Self {
         Self { host: Some(Ipv4Addr::LOCALHOST.to_string()), port: 0 }
+    }
+
+    /// The loopback interface, at `port`, or nowhere if that is 0.
+    pub fn loopback_unless_off(port: u16) -> Option<Self> {
+        (port != 0).then(|| Self { port, ..Self::loopback() })
     }
 
     /// The address to bind. All interfaces are one dual-stack address where the machine has IPv6, as in Go.
@@ -44,6 +55,18 @@ impl Listen {
     pub async fn bind(&self) -> io::Result<TcpListener> {
         TcpListener::bind(self.address()?).await
     }
+}
+
+/// What is wrong with `ports`, each with the option that names it: two are the same. A port of 0 is none.
+pub fn check_ports(ports: &[(&str, u16)]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (index, (name, port)) in ports.iter().enumerate() {
+        for (other, _) in ports[..index].iter().filter(|(_, other)| other == port && *port != 0) {
+            problems
+                .push(Problem::new(format!("{other} and {name} are both {port}"), "give each its own port"));
+        }
+    }
+    problems
 }
 
 fn has_ipv6() -> bool {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use tracing::level_filters::LevelFilter;
 
+use super::Problems;
 use super::value::Invalid;
 
 /// Form of a log line.
@@ -32,6 +33,19 @@ pub struct Logging {
     pub format: LogFormat,
     /// Which lines.
     pub levels: LogLevels,
+}
+
+impl Logging {
+    /// Logging by the entries of `--log-level` and the form of `--log-format`.
+    ///
+    /// # Errors
+    /// Every entry that is no level.
+    pub fn new(levels: &[String], format: LogFormat) -> Result<Self, Problems> {
+        let levels = LogLevels::new(levels.iter().map(String::as_str)).map_err(|invalid| {
+            Problems(invalid.into_iter().map(|invalid| ("--log-level", invalid).into()).collect())
+        })?;
+        Ok(Self { format, levels })
+    }
 }
 
 /// The components that upstream names, each with the modules that do that work here.

@@ -33,11 +33,11 @@ pub struct RedisOptions<'a> {
 }
 
 impl RedisOptions<'_> {
-    /// Checks what can be checked without talking to anybody. Nothing comes of `none`.
+    /// Checks what can be checked without talking to anybody. Nothing comes of `none`; what is insecure is told in `notices`.
     ///
     /// # Errors
     /// Every mistake, each with its remedy.
-    pub fn check(&self) -> Result<Option<Access>, Problems> {
+    pub fn check(&self, notices: &mut Vec<String>) -> Result<Option<Access>, Problems> {
         let (name, address) = self.address;
         if address.is_empty() || address == NO_REDIS {
             return Ok(None);
@@ -52,7 +52,12 @@ impl RedisOptions<'_> {
         let login = problems.keep(self.login());
         let trust = problems.keep(self.trust());
         match (address, login, trust) {
-            (Some(address), Some(login), Some(trust)) => Ok(Some(Access { address, login, trust })),
+            (Some(address), Some(login), Some(trust)) => {
+                if trust == Some(Trust::Unverified) {
+                    notices.push("INSECURE: not verifying the certificate of redis".to_owned());
+                }
+                Ok(Some(Access { address, login, trust }))
+            }
             _ => Err(problems),
         }
     }
@@ -120,14 +125,14 @@ mod tests {
     };
 
     fn whats(options: &RedisOptions<'_>) -> Vec<String> {
-        options.check().unwrap_err().0.into_iter().map(|problem| problem.what).collect()
+        options.check(&mut Vec::new()).unwrap_err().0.into_iter().map(|problem| problem.what).collect()
     }
 
     #[test]
     fn an_address_has_a_port_or_gets_one_and_none_means_no_redis() {
         let shown = |address| {
             let options = RedisOptions { address: ("--redis-addr", address), ..NOTHING };
-            options.check().unwrap().map(|access| access.address.to_string())
+            options.check(&mut Vec::new()).unwrap().map(|access| access.address.to_string())
         };
         assert_eq!(shown("none"), None);
         assert_eq!(shown("redis").as_deref(), Some("redis:6379"));
@@ -143,7 +148,7 @@ mod tests {
     #[test]
     fn a_login_is_given_or_in_a_folder_and_a_password_is_not_shown() {
         let given = RedisOptions { username: Some("u"), password: Some("hunter2"), ..NOTHING };
-        let access = given.check().unwrap().unwrap();
+        let access = given.check(&mut Vec::new()).unwrap().unwrap();
         assert!(!format!("{access:?}").contains("hunter2"));
         assert_eq!(access.login, Login::Given { username: "u".to_owned(), password: "hunter2".into() });
 
@@ -151,7 +156,10 @@ mod tests {
         let there = RedisOptions { folder: Some(folder.path()), ..NOTHING };
         assert!(whats(&there)[0].contains("auth cannot be read"));
         std::fs::write(folder.path().join("auth"), "hunter2\n").unwrap();
-        assert_eq!(there.check().unwrap().unwrap().login, Login::Folder(folder.path().to_owned()));
+        assert_eq!(
+            there.check(&mut Vec::new()).unwrap().unwrap().login,
+            Login::Folder(folder.path().to_owned())
+        );
         let both = RedisOptions { folder: Some(folder.path()), ..given };
         assert_eq!(whats(&both), ["--redis-creds-dir-path is set together with a user or password of redis"]);
     }
@@ -160,14 +168,14 @@ mod tests {
     fn a_ca_only_matters_with_tls() {
         let missing = ("--redis-tls-ca-path", Some(Path::new("/no/such")));
         let off = RedisOptions { ca_path: missing, insecure: true, ..NOTHING };
-        assert_eq!(off.check().unwrap().unwrap().trust, None);
+        assert_eq!(off.check(&mut Vec::new()).unwrap().unwrap().trust, None);
         let on = RedisOptions { tls: true, ..off };
         assert_eq!(whats(&on), ["--redis-tls-insecure is set together with --redis-tls-ca-path"]);
         let checked = RedisOptions { insecure: false, ..on };
         assert!(whats(&checked)[0].contains("/no/such cannot be read"));
         let secret = RedisOptions { tls: true, ..NOTHING };
         assert_eq!(
-            secret.check().unwrap().unwrap().trust,
+            secret.check(&mut Vec::new()).unwrap().unwrap().trust,
             Some(Trust::Secret("argocd-redis-tls".to_owned()))
         );
     }

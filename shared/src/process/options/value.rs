@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::Problem;
+
 /// Why a text is not a value of the kind that an option wants, and what would be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}; {remedy}")]
@@ -26,6 +28,20 @@ pub fn boolean(text: &str) -> Result<bool, Invalid> {
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err(Invalid::new(format!("{text:?} is neither true nor false"), "write true or false")),
     }
+}
+
+/// Checks the largest gRPC message that was asked for, in bytes.
+///
+/// # Errors
+/// No resource would fit into it.
+pub fn check_message_size(bytes: u32) -> Result<(), Problem> {
+    if bytes < 4096 {
+        return Err(Problem::new(
+            format!("--grpc-max-message-size {bytes} is too small for any resource"),
+            "give at least 4096; the default is 209715200",
+        ));
+    }
+    Ok(())
 }
 
 /// Parses a duration: Go's notation (`30s`, `1h30m`, `500ms`), or a bare number of seconds.

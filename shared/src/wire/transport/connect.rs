@@ -4,11 +4,16 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::dial::DialOptions;
 use super::failure::{CONNECTING, Error};
@@ -67,9 +72,14 @@ fn speaking(config: &ClientConfig, alpn: Alpn) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// A host without the brackets that an IPv6 address may stand in.
+pub(super) fn bare(host: &str) -> &str {
+    host.trim_start_matches('[').trim_end_matches(']')
+}
+
 /// Connects to the first address of a host that takes it.
 pub(super) async fn tcp(host: &str, port: u16, target: &str) -> Result<TcpStream, Error> {
-    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = bare(host);
     let addresses: Vec<_> = match host.parse::<IpAddr>() {
         Ok(address) => vec![(address, port).into()],
         Err(_) => tokio::net::lookup_host((host, port))
@@ -91,6 +101,17 @@ pub(super) async fn tcp(host: &str, port: u16, target: &str) -> Result<TcpStream
             source: Arc::new(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
         },
     })
+}
+
+/// Speaks HTTP/1.1 on a stream, with heads of up to `head` bytes in answers, to ask for one upgrade. The connection ends with
+/// what carries it; what it was upgraded to does not.
+pub(super) async fn http1(
+    stream: Connected,
+    head: usize,
+) -> hyper::Result<(SendRequest<Empty<Bytes>>, AbortOnDropHandle<hyper::Result<()>>)> {
+    let (sender, connection) =
+        http1::Builder::new().max_buf_size(head).handshake(TokioIo::new(stream)).await?;
+    Ok((sender, AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()))))
 }
 
 /// The same error once more. What matters inside is rustls' error, which can be copied.

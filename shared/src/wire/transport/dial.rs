@@ -86,7 +86,7 @@ impl DialOptions {
 
     pub(super) fn server_name(&self) -> Result<ServerName<'static>, Error> {
         let name = self.server_name.as_deref().unwrap_or(&self.host);
-        ServerName::try_from(name.trim_start_matches('[').trim_end_matches(']'))
+        ServerName::try_from(connect::bare(name))
             .map(|name| name.to_owned())
             .map_err(|_| Error::BadHost { host: self.host.clone() })
     }

@@ -5,14 +5,11 @@
 
 use std::fmt;
 
-use bytes::Bytes;
 use http::header::{HOST, HeaderValue, PROXY_AUTHORIZATION};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Empty;
-use hyper::client::conn::http1;
 use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::TokioIo;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::connect::{self, Connected};
 use super::failure::Error;
@@ -69,7 +66,7 @@ impl Proxy {
         };
         let Some((name, url)) = first(["HTTPS_PROXY", "https_proxy"]) else { return Ok(None) };
         let no = first(["NO_PROXY", "no_proxy"]).map(|(_, list)| applicable(&list, port)).unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let bare = connect::bare(host);
         let authority = if bare.contains(':') { format!("[{bare}]") } else { bare.to_owned() };
         let Ok(target) = format!("https://{authority}:{port}/").parse::<Uri>() else { return Ok(None) };
         // A bad one is told of even if it is not needed today.
@@ -98,9 +95,9 @@ fn applicable(list: &str, port: u16) -> String {
         let entry = entry.strip_prefix('*').filter(|rest| rest.starts_with('.')).unwrap_or(entry);
         match entry.rsplit_once(':') {
             Some((host, of)) if !host.contains(':') || host.ends_with(']') => {
-                (of.parse() == Ok(port)).then(|| host.trim_start_matches('[').trim_end_matches(']'))
+                (of.parse() == Ok(port)).then(|| connect::bare(host))
             }
-            _ => Some(entry.trim_start_matches('[').trim_end_matches(']')),
+            _ => Some(connect::bare(entry)),
         }
     });
     entries.collect::<Vec<_>>().join(",")
@@ -113,13 +110,7 @@ pub(super) async fn tunnel(proxy: &Proxy, target: &str) -> Result<Connected, Err
     let stream =
         connect::tcp(&proxy.host, proxy.port, &name).await.map_err(|error| failed(error.to_string()))?;
     let broke = |error: hyper::Error| failed(format!("it does not answer as a proxy does: {error}"));
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(HEAD)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
-        .await
-        .map_err(broke)?;
-    // Ends with the handshake, one way or the other.
-    let _carried = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
+    let (mut sender, _carried) = connect::http1(Box::new(stream), HEAD).await.map_err(broke)?;
     let bad = |_| Error::BadHost { host: target.to_owned() };
     let mut request = Request::new(Empty::new());
     *request.method_mut() = Method::CONNECT;

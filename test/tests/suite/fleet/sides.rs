@@ -8,7 +8,7 @@ use tiphys_agent::ProxyPolicy;
 use tiphys_principal::{Operator, ProxyConfig};
 use tiphys_shared::kube::api_server::ApiServer;
 use tiphys_shared::kube::reconciler::NamespaceCreation;
-use tiphys_shared::kube::recorder::{self, Recorder};
+use tiphys_shared::kube::recorder::Recorder;
 use tiphys_shared::model::Mode;
 use tiphys_shared::process::clock;
 use tiphys_shared::process::options::NamePattern;
@@ -120,7 +120,9 @@ impl Fleet {
             .spawn(async move {
                 let traces = traces("principal", collector);
                 let client = connect.map_or_else(|| control.client(), |connect| connect());
-                let recorder = recorder(&client, &namespace, events, &figures, &cancelled);
+                let recorder =
+                    Recorder::start(client.clone(), &namespace, "tiphys-test", events, &figures, &cancelled)
+                        .unwrap();
                 let config = tiphys_principal::Config {
                     control_plane: tiphys_principal::ControlPlaneConfig {
                         registry: figures,
@@ -192,7 +194,9 @@ impl Fleet {
             };
             let client = connect.map_or_else(|| cluster.client(), |connect| connect());
             let mut config = agent_config(mode, client.clone(), &namespace);
-            config.recorder = recorder(&client, &namespace, events, &config.registry, &cancel);
+            config.recorder =
+                Recorder::start(client.clone(), &namespace, "tiphys-test", events, &config.registry, &cancel)
+                    .unwrap();
             config.create_namespaces = create_namespaces;
             config.traces = traces("agent", collector);
             config.policy.adoption = adoption;
@@ -223,19 +227,6 @@ impl Fleet {
     pub(crate) fn kill_agent(&mut self, name: &str) {
         self.agents.remove(name).unwrap().0.kill();
     }
-}
-
-/// Writes the Kubernetes Events of a side that runs in the current runtime, if it is to write any.
-fn recorder(
-    client: &Client,
-    namespace: &str,
-    limits: Option<recorder::Limits>,
-    registry: &prometheus::Registry,
-    stop: &CancellationToken,
-) -> Recorder {
-    limits.map_or_else(Recorder::default, |limits| {
-        Recorder::start(client.clone(), namespace, "tiphys-test", limits, registry, stop).unwrap()
-    })
 }
 
 /// How long until what was lost is found, where nothing else brings it to light.

@@ -14,9 +14,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming as HttpBody;
-use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -124,13 +122,7 @@ async fn shake_hands(
 ) -> Result<Upgraded, Error> {
     let target = options.target();
     let broke = |error: hyper::Error| broke(&target, &error);
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(HTTP_HEAD)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(connected))
-        .await
-        .map_err(broke)?;
-    // Ends with the handshake, one way or the other.
-    let _carried = AbortOnDropHandle::new(tokio::spawn(connection.with_upgrades()));
+    let (mut sender, _carried) = connect::http1(connected, HTTP_HEAD).await.map_err(broke)?;
     let key = generate_key();
     let request = question(options, head, &key)?;
     let mut answer = sender.send_request(request).await.map_err(broke)?;

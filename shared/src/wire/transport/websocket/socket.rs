@@ -257,11 +257,7 @@ impl Writer {
 
     /// Says goodbye, and why.
     pub(super) async fn close(&mut self, code: CloseCode, reason: &str) -> Result<(), Broken> {
-        let mut end = reason.len().min(REASON);
-        while !reason.is_char_boundary(end) {
-            end -= 1;
-        }
-        let close = CloseFrame { code, reason: reason[..end].into() };
+        let close = CloseFrame { code, reason: reason[..reason.floor_char_boundary(REASON)].into() };
         Ok(self.sink.send(Message::Close(Some(close))).await?)
     }
 }

@@ -256,6 +256,17 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
+/// Answers the request for a WebSocket, and leaves what is said over it to the test.
+async fn become_websocket(stream: &mut TcpStream) {
+    let head = read_head(stream).await;
+    let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
+    let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
+    let answer = format!(
+        "HTTP/1.1 101 Yes\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
+    );
+    stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
 async fn failure(port: u16) -> Error {
     let channel = dial(&over_websocket(port, None)).await.unwrap();
     let status = VersionClient::new(channel).version(VersionRequest {}).await.unwrap_err();
@@ -299,13 +310,7 @@ async fn silence_ends_a_call() {
     let port = listener.local_addr().unwrap().port();
     let silent = tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let head = read_head(&mut stream).await;
-        let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
-        let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
-        let answer = format!(
-            "HTTP/1.1 101 Yes\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
-        );
-        stream.write_all(answer.as_bytes()).await.unwrap();
+        become_websocket(&mut stream).await;
         let mut heard = Vec::new();
         _ = stream.read_to_end(&mut heard).await;
         heard
@@ -437,13 +442,7 @@ async fn an_answer_that_is_none_is_an_error() {
         let port = listener.local_addr().unwrap().port();
         let answering = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let head = read_head(&mut stream).await;
-            let key = head.lines().find_map(|line| line.strip_prefix("sec-websocket-key: ")).unwrap();
-            let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
-            let answer = format!(
-                "HTTP/1.1 101 Yes\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: {accept}\r\n\r\n"
-            );
-            stream.write_all(answer.as_bytes()).await.unwrap();
+            become_websocket(&mut stream).await;
             stream.write_all(frame).await.unwrap();
             _ = stream.read_to_end(&mut Vec::new()).await;
         });
