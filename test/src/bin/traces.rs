@@ -3,31 +3,32 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tiphys_test::load::traces::{Plan, burst, run};
+use tiphys_test::load::traces::{Plan, flow, run};
 use tiphys_test::program;
 
-/// Sends bursts of Applications through a principal and an agent: with nothing registered for traces, with a sampler that
-/// wants none, and with every change traced and sent to a collector, in turns.
+/// Sends Applications through a principal and an agent as fast as they go: with nothing registered for traces, with a
+/// sampler that wants none, and with every change traced and sent to a collector.
 ///
-/// The collector is a part of this program, on loopback, and decodes what it is sent; so it takes its share of the same
-/// processors. Each burst is a process of its own with embedded API servers.
+/// Two at a time, the first of these beside each of them, in processes with embedded API servers, each on a processor of
+/// its own, and then in each other's place. The collector is a part of this program, on loopback, and decodes what it is
+/// sent.
 #[derive(Parser)]
 #[command(name = "traces", version)]
 struct Options {
-    /// Applications of a burst
-    #[arg(long, default_value_t = 3000)]
-    applications: usize,
-    /// How often each setting gets its turn
+    /// For how many seconds Applications flow each time
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// How often each setting is compared
     #[arg(long, default_value_t = 7)]
     rounds: usize,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
-    /// Be one burst
+    /// Be one of the processes
     #[arg(long, hide = true)]
-    burst: Option<usize>,
-    /// Where the traces of that burst go
-    #[arg(long, hide = true, requires = "burst")]
+    flow: Option<u64>,
+    /// Where the traces of that one go
+    #[arg(long, hide = true, requires = "flow")]
     collector: Option<String>,
 }
 
@@ -36,10 +37,10 @@ fn main() -> ExitCode {
 }
 
 async fn measure(options: Options) -> anyhow::Result<()> {
-    if let Some(applications) = options.burst {
-        println!("{}", serde_json::to_string(&burst(applications, options.collector.as_deref()).await?)?);
+    if let Some(seconds) = options.flow {
+        println!("{}", serde_json::to_string(&flow(seconds, options.collector.as_deref()).await?)?);
         return Ok(());
     }
-    let report = run(&Plan { applications: options.applications, rounds: options.rounds }).await?;
+    let report = run(&Plan { seconds: options.seconds, rounds: options.rounds }).await?;
     program::print(&report, options.json)
 }

@@ -1,13 +1,13 @@
-//! What traces cost: a burst of Applications through a principal and an agent without them, with a sampler that wants none,
+//! What traces cost: Applications that go through a principal and an agent without them, with a sampler that wants none,
 //! and with all of them sent to a collector.
 //!
-//! Each burst is a process of its own, so that none inherits anything from another but the machine. The collector is in the
-//! process that starts them, and decodes what it is sent.
+//! Two settings run at the same time, each in a process of its own on a processor of its own, and then change places. So
+//! whatever else slows the machine down, and whatever one processor has before the other, is in both.
 
 pub mod collector;
+mod flow;
 mod report;
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -15,44 +15,31 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use futures::{StreamExt as _, TryStreamExt as _};
-use kube::api::PostParams;
-use kube::runtime::watcher::{self, Event};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
-use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{Kind, Object};
-use tokio::process::Command;
-use tokio::time::{Instant, timeout};
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
+pub use self::flow::{Flow, flow};
 pub use self::report::Report;
-use crate::chaos::realm::Realm;
-use crate::installation::Installation;
-use crate::load::procfs;
 
-/// Writes at the same time.
-const WRITERS: usize = 8;
-/// Applications before those that count.
-const WARM_UP: usize = 200;
-/// How long a burst may take to arrive.
+/// How long it may take until Applications flow, and until all is quiet again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Applications of a burst.
-    pub applications: usize,
-    /// How often each setting gets its turn.
+    /// For how long Applications flow.
+    pub seconds: u64,
+    /// How often each setting is compared.
     pub rounds: usize,
 }
 
-/// How traces are set.
+/// How traces are set. Each is compared with a process in which no collector is named, so that nothing is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Setting {
-    /// No collector is named: nothing is registered.
+    /// The same: what two equal settings differ by is the noise of the machine.
     Nothing,
-    /// The same once more: what two equal settings differ by is the noise of the machine.
-    NothingAgain,
     /// There is a collector, and `OTEL_TRACES_SAMPLER=always_off`.
     NoneSampled,
     /// There is a collector, and every change is traced.
@@ -60,17 +47,16 @@ pub enum Setting {
 }
 
 impl Setting {
-    /// Every one, in the order of the first round.
-    pub const ALL: [Self; 4] = [Self::Nothing, Self::NoneSampled, Self::All, Self::NothingAgain];
+    /// Every one, in the order of a round.
+    pub const ALL: [Self; 3] = [Self::Nothing, Self::NoneSampled, Self::All];
 }
 
-/// What one burst was like.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub struct Burst {
-    /// Applications per second, from the first write to the last arrival.
-    pub rate: f64,
-    /// Processor time for each, in milliseconds, of everything in the process: API servers, principal, agent and writers.
-    pub cpu_ms: f64,
+/// Two flows at the same time.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    setting: Setting,
+    with: Flow,
+    without: Flow,
 }
 
 /// Measures all settings in turns.
@@ -79,98 +65,83 @@ pub struct Burst {
 /// What kept one from being measured.
 pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     ensure!((1..=100).contains(&plan.rounds), "between 1 and 100 rounds");
-    ensure!((100..=100_000).contains(&plan.applications), "between 100 and 100000 applications");
+    ensure!((1..=60).contains(&plan.seconds), "between 1 and 60 seconds");
     let spans = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&spans);
     let collector = collector::serve(move |_, _| _ = counted.fetch_add(1, Ordering::Relaxed)).await?;
-    let mut bursts = Vec::new();
+    let mut pairs = Vec::new();
     for round in 0..plan.rounds {
-        for turn in 0..Setting::ALL.len() {
-            let setting = Setting::ALL[(round + turn) % Setting::ALL.len()];
-            let measured = in_a_process(plan.applications, setting, collector).await;
-            let burst = measured.with_context(|| format!("round {round}, {setting:?}"))?;
-            tracing::info!(round, ?setting, ?burst, "measured");
-            bursts.push((setting, burst));
-        }
-    }
-    // Each change is told by one side and handled by the other.
-    let made = 2 * (plan.applications + WARM_UP) * plan.rounds;
-    Report::new(plan, &bursts, made as u64, spans.load(Ordering::Relaxed))
-}
-
-async fn in_a_process(applications: usize, setting: Setting, collector: SocketAddr) -> anyhow::Result<Burst> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--burst").arg(applications.to_string()).env_remove("OTEL_TRACES_SAMPLER");
-    if !matches!(setting, Setting::Nothing | Setting::NothingAgain) {
-        command.arg("--collector").arg(collector.to_string());
-    }
-    if setting == Setting::NoneSampled {
-        command.env("OTEL_TRACES_SAMPLER", "always_off");
-    }
-    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await?;
-    ensure!(output.status.success(), "the burst ended with {}", output.status);
-    serde_json::from_slice(&output.stdout).context("the burst did not say what it was like")
-}
-
-/// One burst, in this process.
-///
-/// # Errors
-/// What kept it from being measured.
-pub async fn burst(applications: usize, collector: Option<&str>) -> anyhow::Result<Burst> {
-    let named: Vec<&str> =
-        collector.iter().flat_map(|it| ["--otlp-address", it, "--otlp-insecure=true"]).collect();
-    let installation = Installation::start(&named).await?;
-    let edges = installation.edges(1, &named).await?;
-    let realm = installation.realm(edges.first().context("there is no agent")?);
-    write_and_see(&realm, "warm", WARM_UP).await?;
-    let (before, began) = (procfs::sample_self()?, Instant::now());
-    write_and_see(&realm, "app", applications).await?;
-    let (took, after) = (began.elapsed(), procfs::sample_self()?);
-    // A span ends with its acknowledgement.
-    installation.until_quiet(&edges).await?;
-    installation.end(edges).await?;
-    let cpu = after.cpu.saturating_sub(before.cpu);
-    Ok(Burst {
-        rate: applications as f64 / took.as_secs_f64(),
-        cpu_ms: cpu.as_secs_f64() * 1000.0 / applications as f64,
-    })
-}
-
-/// Writes Applications at the control plane, and returns when all of them are at the cluster.
-async fn write_and_see(realm: &Realm, prefix: &str, count: usize) -> anyhow::Result<()> {
-    let arrived = async {
-        let watched = watcher::watcher(realm.at_cluster(Kind::Application), watcher::Config::default());
-        let mut events = std::pin::pin!(watched);
-        let mut seen = BTreeSet::new();
-        while seen.len() < count {
-            match events.next().await.context("the watch ended")?? {
-                Event::Apply(it) | Event::InitApply(it) if it.name().starts_with(prefix) => {
-                    seen.insert(it.name().to_owned());
-                }
-                _ => {}
+        for setting in Setting::ALL {
+            for place in [0, 1] {
+                let measured = pair(plan.seconds, setting, place, collector).await;
+                let pair = measured.with_context(|| format!("round {round}, {setting:?}"))?;
+                tracing::info!(round, ?pair, "measured");
+                pairs.push(pair);
             }
         }
-        anyhow::Ok(())
-    };
-    let api = realm.at_control(Kind::Application);
-    let written = futures::stream::iter(0..count).map(anyhow::Ok).try_for_each_concurrent(WRITERS, |index| {
-        let api = api.clone();
-        async move {
-            api.create(&PostParams::default(), &application(&format!("{prefix}-{index}"))?).await?;
-            Ok(())
-        }
-    });
-    timeout(PATIENCE, async { tokio::try_join!(arrived, written) }).await.context("it never arrived")??;
-    Ok(())
+    }
+    Report::new(plan, &pairs, spans.load(Ordering::Relaxed))
 }
 
-fn application(name: &str) -> anyhow::Result<Object> {
-    Ok(serde_json::from_value(json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
-        "spec": {
-            "project": "default",
-            "source": {"repoURL": "https://git.example.com/app.git", "path": "deploy", "targetRevision": "main"},
-            "destination": {"name": "in-cluster", "namespace": "guests"},
-        },
-    }))?)
+/// Runs a setting on one of the first two processors, and nothing registered on the other.
+async fn pair(seconds: u64, setting: Setting, place: usize, collector: SocketAddr) -> anyhow::Result<Pair> {
+    let mut with = Process::start(seconds, setting, place, collector)?;
+    let mut without = Process::start(seconds, Setting::Nothing, 1 - place, collector)?;
+    timeout(PATIENCE, async { tokio::try_join!(with.ready(), without.ready()) })
+        .await
+        .context("they never became ready")??;
+    with.go().await?;
+    without.go().await?;
+    let ended = async { tokio::try_join!(with.end(), without.end()) };
+    let (with, without) =
+        timeout(Duration::from_secs(seconds) + PATIENCE, ended).await.context("no end")??;
+    Ok(Pair { setting, with, without })
+}
+
+/// A flow in a process of its own. It says a line when it is ready, begins at the first line it is told, and then says
+/// what it was like.
+struct Process {
+    child: Child,
+    said: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+}
+
+impl Process {
+    fn start(
+        seconds: u64,
+        setting: Setting,
+        processor: usize,
+        collector: SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new("taskset");
+        command.arg("--cpu-list").arg(processor.to_string()).arg(std::env::current_exe()?);
+        command.arg("--flow").arg(seconds.to_string()).env_remove("OTEL_TRACES_SAMPLER");
+        if setting != Setting::Nothing {
+            command.arg("--collector").arg(collector.to_string());
+        }
+        if setting == Setting::NoneSampled {
+            command.env("OTEL_TRACES_SAMPLER", "always_off");
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
+        let mut child = command.spawn().context("cannot start taskset, which util-linux has")?;
+        let said = BufReader::new(child.stdout.take().context("no output")?).lines();
+        Ok(Self { child, said })
+    }
+
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        self.said.next_line().await?.context("it ended before it was ready")?;
+        Ok(())
+    }
+
+    async fn go(&mut self) -> anyhow::Result<()> {
+        let input = self.child.stdin.as_mut().context("no input")?;
+        input.write_all(b"go\n").await?;
+        Ok(())
+    }
+
+    async fn end(&mut self) -> anyhow::Result<Flow> {
+        let line = self.said.next_line().await?.context("it did not say what it was like")?;
+        let status = self.child.wait().await?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(serde_json::from_str(&line)?)
+    }
 }
