@@ -66,15 +66,28 @@ impl Program {
         if self == Self::ArgocdAgentctl { Format::Json } else { Format::Table }
     }
 
-    /// The whole tree of commands.
-    pub(crate) fn command(self) -> Command {
-        let root = Command::new(self.name())
+    fn root(self) -> Command {
+        Command::new(self.name())
             .about("One Argo CD control plane for clusters that it cannot reach")
             .version(env!("CARGO_PKG_VERSION"))
             .subcommand_required(true)
             .arg_required_else_help(true)
             .max_term_width(100)
-            .subcommand(version::command());
+    }
+
+    /// One of the two sides, without anything beside or below it: if this is its name, and this program has it.
+    pub(crate) fn side(self, name: &str) -> Option<Command> {
+        let side = match (self, name) {
+            (Self::Tiphys | Self::ArgocdAgent, "principal") => principal::command(self.name()),
+            (Self::Tiphys | Self::ArgocdAgent, "agent") => agent::command(self.name()),
+            _ => return None,
+        };
+        Some(self.root().subcommand(side))
+    }
+
+    /// The whole tree of commands.
+    pub(crate) fn command(self) -> Command {
+        let root = self.root().subcommand(version::command());
         let runs = |root: Command| root.subcommand(principal::command(self.name()));
         match self {
             Self::Tiphys => {
@@ -139,11 +152,9 @@ pub(crate) fn run(
     let Some(command) = root.find_subcommand(name) else {
         return Err(Failure::new("no command was given").remedy("see --help"));
     };
-    if is_operators(program, name, below) {
-        return run_operators(program, root, arguments);
-    }
     match name {
         "principal" => principal::run(command, below),
+        _ if is_operators(program, name, below) => run_operators(program, root, arguments),
         "agent" => agent::run(command, below),
         "demo" => demo::run(command, below),
         "join" => join::run(command, below),

@@ -36,6 +36,13 @@ fn main() -> ExitCode {
 fn run(arguments: &[OsString]) -> Result<(), Failure> {
     let name = arguments.first().and_then(|path| Path::new(path).file_stem()?.to_str()).unwrap_or_default();
     let program = Program::named(name);
+    // What runs for long does without the memory that the other commands' descriptions take.
+    if let Some(side) = arguments.get(1).and_then(|argument| program.side(argument.to_str()?)) {
+        let root = options::prepare(side);
+        if let Ok(given) = options::lenient(root.clone()).try_get_matches_from(arguments) {
+            return command::run(program, &root, &given, arguments);
+        }
+    }
     let root = options::prepare(program.command());
     // Names are checked first; values later, together with those of the file and the environment.
     let given = options::lenient(root.clone()).try_get_matches_from(arguments).map_err(|error| {

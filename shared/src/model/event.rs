@@ -107,11 +107,22 @@ macro_rules! words {
         }
 
         impl $name {
+            /// Every word that this version knows.
+            pub const KNOWN: &[Self] = &[$(Self::$variant,)*];
+
             /// The word on the wire.
             pub fn as_str(&self) -> &str {
                 match self {
-                    $(Self::$variant => $text,)*
                     Self::$unknown(text) => text,
+                    known => known.as_known().unwrap_or_default(),
+                }
+            }
+
+            /// The word on the wire, if this version knows it.
+            pub fn as_known(&self) -> Option<&'static str> {
+                match self {
+                    $(Self::$variant => Some($text),)*
+                    Self::$unknown(_) => None,
                 }
             }
         }
@@ -167,11 +178,8 @@ words! {
 
 impl Target {
     /// The word on the wire, but one word for all that a peer made up: it cannot make a set of labels grow.
-    pub fn label(&self) -> &str {
-        match self {
-            Self::Unknown(_) => "unknown",
-            known => known.as_str(),
-        }
+    pub fn label(&self) -> &'static str {
+        self.as_known().unwrap_or("unknown")
     }
 }
 

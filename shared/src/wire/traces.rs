@@ -4,25 +4,31 @@
 //! acknowledged it. It travels as `traceparent` in the event (CloudEvents' extension for it, as argocd-agent has it), so
 //! that the peer's span of handling it hangs below. What an agent says about the resource next is the answer to it, and
 //! belongs to the same trace. An untraced process does none of this.
+//!
+//! Spans wait for their batch to leave. The memory that they hold meanwhile is in the way of everybody else's, which costs
+//! several times what making them does. So few wait, and what is the same for many is static or shared.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::trace::{
-    Span as _, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId, TraceState,
-    Tracer as _, TracerProvider as _,
+    Span as _, SpanBuilder, SpanContext, SpanId, SpanKind, Status, TraceContextExt as _, TraceFlags, TraceId,
+    TraceState, TracerProvider as _,
 };
-use opentelemetry::{Context, KeyValue};
+use opentelemetry::{Context, KeyValue, StringValue};
 use opentelemetry_otlp::{SpanExporter, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
+use opentelemetry_sdk::trace::{
+    BatchConfig, BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, Span,
+};
 use parking_lot::Mutex;
 
 use super::pump::Outcome;
 use super::transport::{self, DialOptions};
-use crate::model::event::{Event, EventId, Payload};
+use crate::model::event::{Event, EventId, EventKind, Payload, Target};
 use crate::model::object::ObjectExt as _;
 use crate::process::clock;
 use crate::process::options::{Collector, Problem};
@@ -34,6 +40,12 @@ const TRACEPARENT: &str = "traceparent";
 const ANSWER: Duration = Duration::from_secs(60);
 /// Spans that may be open, and answers that may be awaited. Beyond, they are forgotten.
 const OPEN: usize = 1024;
+/// Spans that wait to be sent. Beyond, they are lost.
+const WAITING: usize = 512;
+/// Spans that are sent together.
+const TOGETHER: usize = 128;
+/// Attributes of a span, at most.
+const ATTRIBUTES: usize = 8;
 
 /// Why there are no traces.
 #[derive(Debug, thiserror::Error)]
@@ -70,8 +82,9 @@ impl Traces {
         let exporter = exporter.map_err(|error| Error::Exporter(error.to_string()))?;
         let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
         let resource = Resource::builder().with_service_name(service).with_attribute(version).build();
+        let batches = BatchSpanProcessor::builder(exporter).with_batch_config(batches()).build();
         let provider =
-            SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
+            SdkTracerProvider::builder().with_span_processor(batches).with_resource(resource).build();
         let tracer = provider.tracer("tiphys");
         Ok(Self { exported: Some(Arc::new(Exported { provider, tracer })) })
     }
@@ -84,6 +97,17 @@ impl Traces {
             tracing::warn!(%error, "the last traces could not be sent");
         }
     }
+}
+
+/// How many spans wait and leave together, if the environment does not say. OpenTelemetry's own numbers take so much memory,
+/// all of it in turns, that a processor's cache holds little else; that slows everything down.
+fn batches() -> BatchConfig {
+    let given = |name| std::env::var_os(name).is_some();
+    let mut batches = BatchConfigBuilder::default();
+    if !given("OTEL_BSP_MAX_QUEUE_SIZE") && !given("OTEL_BSP_MAX_EXPORT_BATCH_SIZE") {
+        batches = batches.with_max_queue_size(WAITING).with_max_export_batch_size(TOGETHER);
+    }
+    batches.build()
 }
 
 /// Sends the spans of `service` to a collector as options name it. Without another word its certificate must lead to an
@@ -114,11 +138,11 @@ pub fn to_collector(service: &'static str, collector: &Collector) -> Result<Trac
 pub struct Journeys {
     traces: Traces,
     /// The agent at one end.
-    agent: String,
+    agent: Arc<str>,
     /// What is said next of a resource is the answer to what was heard of it.
     answers: bool,
     sent: Mutex<Bounded<EventId, Span>>,
-    heard: Mutex<Bounded<(String, String), (SpanContext, Instant)>>,
+    heard: Mutex<Bounded<About, (SpanContext, Instant)>>,
 }
 
 /// What is known for a while.
@@ -140,17 +164,62 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
     }
 }
 
+/// Which end of an event's way a span is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Way {
+    Tell,
+    Handle,
+}
+
+impl Way {
+    fn kind(self) -> SpanKind {
+        match self {
+            Self::Tell => SpanKind::Producer,
+            Self::Handle => SpanKind::Consumer,
+        }
+    }
+
+    /// How a span is called.
+    fn name(self, target: &Target, kind: &EventKind) -> Cow<'static, str> {
+        static NAMES: LazyLock<HashMap<(Way, Target, EventKind), String>> = LazyLock::new(|| {
+            let known = [Way::Tell, Way::Handle].into_iter().flat_map(|way| {
+                Target::KNOWN
+                    .iter()
+                    .flat_map(move |target| EventKind::KNOWN.iter().map(move |kind| (way, target, kind)))
+            });
+            known
+                .map(|(way, target, kind)| ((way, target.clone(), kind.clone()), way.words(target, kind)))
+                .collect()
+        });
+        match NAMES.get(&(self, target.clone(), kind.clone())) {
+            Some(name) => Cow::Borrowed(name),
+            None => Cow::Owned(self.words(target, kind)),
+        }
+    }
+
+    fn words(self, target: &Target, kind: &EventKind) -> String {
+        let verb = match self {
+            Self::Tell => "tell",
+            Self::Handle => "handle",
+        };
+        format!("{verb} {target} {kind}")
+    }
+}
+
 /// A span of an event that is handled.
 #[derive(Debug)]
 pub(super) struct Handling {
     span: Span,
-    about: Option<(String, String)>,
+    about: Option<About>,
 }
+
+/// Kind and name of a resource. Its namespace may be another on each side.
+type About = (Target, Box<str>);
 
 impl Journeys {
     /// Those of events to or from this agent. `answers` where what is said of a resource answers what was heard of it: at
     /// the agent.
-    pub fn new(traces: Traces, agent: impl Into<String>, answers: bool) -> Self {
+    pub fn new(traces: Traces, agent: impl Into<Arc<str>>, answers: bool) -> Self {
         Self { traces, agent: agent.into(), answers, ..Self::default() }
     }
 
@@ -159,25 +228,43 @@ impl Journeys {
         let Some(exported) = &self.traces.exported else { return };
         let now = SystemTime::from(clock::now());
         let began = since.and_then(|since| now.checked_sub(elapsed(since))).unwrap_or(now);
-        let cause =
-            about(event).filter(|_| self.answers).and_then(|about| self.heard.lock().0.remove(&about));
-        let parent = match cause {
-            Some((cause, heard)) if elapsed(heard) < ANSWER => Context::new().with_remote_span_context(cause),
-            _ => Context::new(),
-        };
-        let builder = exported
-            .tracer
-            .span_builder(format!("tell {} {}", event.target, event.kind))
-            .with_kind(SpanKind::Producer)
-            .with_start_time(began);
-        let mut span = builder.start_with_context(&exported.tracer, &parent);
+        let parent = if self.answers { about(event).and_then(|about| self.answered(&about)) } else { None };
+        let mut span = self.start(exported, event, Way::Tell, parent, Some(began));
         // That it is not wanted is said too, so that the peer does not begin a trace of its own.
         event.extensions.insert(TRACEPARENT.to_owned(), to_text(span.span_context()));
         if span.is_recording() {
-            span.set_attributes(self.attributes(event));
-            span.add_event_with_timestamp("sent", now, Vec::new());
+            let waited = now.duration_since(began).unwrap_or_default();
+            span.set_attribute(KeyValue::new("tiphys.outbox.seconds", waited.as_secs_f64()));
             self.sent.lock().insert(event.id.clone(), span);
         }
+    }
+
+    /// What was heard of a resource that now something is said of.
+    fn answered(&self, about: &About) -> Option<SpanContext> {
+        let (cause, heard) = self.heard.lock().0.remove(about)?;
+        (elapsed(heard) < ANSWER).then_some(cause)
+    }
+
+    fn start(
+        &self,
+        exported: &Exported,
+        event: &Event,
+        way: Way,
+        parent: Option<SpanContext>,
+        began: Option<SystemTime>,
+    ) -> Span {
+        let parent = match parent {
+            Some(parent) => Context::new().with_remote_span_context(parent),
+            None => Context::new(),
+        };
+        let mut builder = SpanBuilder::from_name(way.name(&event.target, &event.kind)).with_kind(way.kind());
+        builder.start_time = began;
+        builder.attributes = Some(Vec::with_capacity(ATTRIBUTES));
+        let mut span = builder.start_with_context(&exported.tracer, &parent);
+        if span.is_recording() {
+            self.describe(&mut span, event);
+        }
+        span
     }
 
     /// The peer has acknowledged an event, or has refused it.
@@ -197,15 +284,7 @@ impl Journeys {
     pub(super) fn handling(&self, event: &Event) -> Option<Handling> {
         let exported = self.traces.exported.as_ref()?;
         let parent = event.extensions.get(TRACEPARENT).and_then(|text| from_text(text))?;
-        let parent = Context::new().with_remote_span_context(parent);
-        let builder = exported
-            .tracer
-            .span_builder(format!("handle {} {}", event.target, event.kind))
-            .with_kind(SpanKind::Consumer);
-        let mut span = builder.start_with_context(&exported.tracer, &parent);
-        if span.is_recording() {
-            span.set_attributes(self.attributes(event));
-        }
+        let span = self.start(exported, event, Way::Handle, Some(parent), None);
         Some(Handling { span, about: about(event).filter(|_| self.answers) })
     }
 
@@ -227,28 +306,27 @@ impl Journeys {
     }
 
     /// What is worth knowing of an event. Only for spans that are kept.
-    fn attributes(&self, event: &Event) -> Vec<KeyValue> {
-        let mut attributes = vec![
-            KeyValue::new("argocd.event.id", event.id.to_string()),
-            KeyValue::new("argocd.event.type", event.kind.to_string()),
-            KeyValue::new("argocd.event.target", event.target.label().to_owned()),
-        ];
+    fn describe(&self, span: &mut Span, event: &Event) {
+        let mut tell = |key, value: StringValue| span.set_attribute(KeyValue::new(key, value));
+        tell("argocd.event.id", event.id.0.clone().into());
+        let kind = event.kind.as_known().map(StringValue::from);
+        tell("argocd.event.type", kind.unwrap_or_else(|| event.kind.to_string().into()));
+        tell("argocd.event.target", event.target.label().into());
         if !self.agent.is_empty() {
-            attributes.push(KeyValue::new("argocd.agent.name", self.agent.clone()));
+            tell("argocd.agent.name", Arc::clone(&self.agent).into());
         }
         if let Payload::Object(object) = &event.payload {
-            attributes.push(KeyValue::new("k8s.resource.name", object.name().to_owned()));
-            attributes.push(KeyValue::new("k8s.resource.namespace", object.namespace().to_owned()));
-            attributes.push(KeyValue::new("k8s.resource.uid", object.uid().to_owned()));
+            tell("k8s.resource.name", object.name().to_owned().into());
+            tell("k8s.resource.namespace", object.namespace().to_owned().into());
+            tell("k8s.resource.uid", object.uid().to_owned().into());
         }
-        attributes
     }
 }
 
-/// Kind and name of the resource that an event is about. Its namespace may be another on each side.
-fn about(event: &Event) -> Option<(String, String)> {
+/// The resource that an event is about.
+fn about(event: &Event) -> Option<About> {
     match &event.payload {
-        Payload::Object(object) => Some((event.target.label().to_owned(), object.name().to_owned())),
+        Payload::Object(object) => Some((event.target.clone(), object.name().into())),
         _ => None,
     }
 }
@@ -316,6 +394,24 @@ mod tests {
         fn nothing_that_a_peer_sends_breaks_it(text in ".{0,80}") {
             _ = from_text(&text);
         }
+    }
+
+    #[test]
+    fn what_is_known_is_called_the_same_as_what_is_not() {
+        for way in [Way::Tell, Way::Handle] {
+            for target in Target::KNOWN {
+                for kind in EventKind::KNOWN {
+                    let name = way.name(target, kind);
+                    assert!(matches!(name, Cow::Borrowed(_)));
+                    assert_eq!(name, way.words(target, kind));
+                }
+            }
+        }
+        assert_eq!(
+            Way::Tell.name(&Target::Application, &EventKind::from("create")),
+            "tell application create"
+        );
+        assert_eq!(Way::Handle.name(&Target::Resource, &EventKind::from("patch")), "handle resource patch");
     }
 
     #[test]

@@ -42,6 +42,8 @@ async fn one_trace_follows_a_change_to_the_cluster_and_back() {
                     .filter(|(_, span)| span.parent_span_id == *parent)
                     .map(|(_, span)| {
                         assert!(span.end_time_unix_nano >= span.start_time_unix_nano, "{span:?}");
+                        let waited = span.attributes.iter().any(|it| it.key == "tiphys.outbox.seconds");
+                        assert_eq!(waited, name.starts_with("tell"), "{span:?}");
                         span.span_id.clone()
                     })
                     .collect::<Vec<_>>()
