@@ -99,6 +99,12 @@ impl Traces {
     }
 }
 
+/// Whether the environment wants no traces, whatever a peer wants.
+fn are_off(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let is = |name, value: &str| variable(name).is_some_and(|it| it.trim().eq_ignore_ascii_case(value));
+    is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_SAMPLER", "always_off")
+}
+
 /// How many spans wait and leave together, if the environment does not say. OpenTelemetry's own numbers take so much memory,
 /// all of it in turns, that a processor's cache holds little else; that slows everything down.
 fn batches() -> BatchConfig {
@@ -113,9 +119,14 @@ fn batches() -> BatchConfig {
 /// Sends the spans of `service` to a collector as options name it. Without another word its certificate must lead to an
 /// authority that this system trusts.
 ///
+/// Where OpenTelemetry's own variables say that there shall be no traces, nothing is registered.
+///
 /// # Errors
 /// What cannot be used, with what to do about it.
 pub fn to_collector(service: &'static str, collector: &Collector) -> Result<Traces, Problem> {
+    if are_off(|name| std::env::var(name).ok()) {
+        return Ok(Traces::default());
+    }
     let problem = |error: &dyn std::fmt::Display| {
         Problem::new(
             format!("traces cannot be sent to {}: {error}", collector.address),
@@ -412,6 +423,14 @@ mod tests {
             "tell application create"
         );
         assert_eq!(Way::Handle.name(&Target::Resource, &EventKind::from("patch")), "handle resource patch");
+    }
+
+    #[test]
+    fn the_environment_turns_traces_off() {
+        let off = |name: &str, value: &str| are_off(|it| (it == name).then(|| value.to_owned()));
+        assert!(off("OTEL_TRACES_SAMPLER", "always_off") && off("OTEL_SDK_DISABLED", "True"));
+        assert!(!off("OTEL_TRACES_SAMPLER", "parentbased_always_off"), "a peer may want them");
+        assert!(!off("OTEL_SDK_DISABLED", "false") && !are_off(|_| None));
     }
 
     #[test]
