@@ -31,6 +31,7 @@ use tiphys_shared::security::tls::{self, ClientTls, Material, ServerTls};
 use tiphys_shared::security::token::Issuer;
 use tiphys_shared::wire::transport::DialOptions;
 use tiphys_test::installation::DAY;
+use tiphys_test::load::application::minimal;
 use tiphys_test::program;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -155,7 +156,7 @@ impl Pair {
         namespace(&pair.cluster, NAMESPACE).await?;
         for n in 0..applications {
             let name = format!("app-{n}");
-            pair.owned().create(&PostParams::default(), &application(&name)?).await?;
+            pair.owned().create(&PostParams::default(), &minimal(&name)?).await?;
         }
         Ok(pair)
     }
@@ -277,17 +278,6 @@ fn rounds(principal: &Principal, agent: &Agent) -> (f64, f64) {
         count(&principal.figures, "tiphys_principal_resync_rounds_total"),
         count(&agent.figures, "tiphys_agent_resync_rounds_total"),
     )
-}
-
-fn application(name: &str) -> Result<Object> {
-    Ok(serde_json::from_value(json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
-        "spec": {
-            "project": "default",
-            "source": {"repoURL": "https://git.example.com/app.git", "path": "deploy", "targetRevision": "main"},
-            "destination": {"name": "in-cluster", "namespace": "guests"},
-        },
-    }))?)
 }
 
 async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) -> Result<()> {

@@ -3,6 +3,7 @@
 use kube::api::{ApiResource, DynamicObject};
 use kube::{Api, Client};
 use serde_json::json;
+use tiphys_shared::model::Object;
 
 /// The label that marks whatever the tools write, with the run's name as its value.
 pub const RUN_LABEL: &str = "tiphys.io/load-run";
@@ -44,6 +45,21 @@ impl Names {
     pub fn index(&self, name: &str) -> Option<usize> {
         name.strip_prefix(&self.prefix)?.parse().ok()
     }
+}
+
+/// As little as an Application can have, in the project `default`.
+///
+/// # Errors
+/// Never; it has the form of an object.
+pub fn minimal(name: &str) -> serde_json::Result<Object> {
+    serde_json::from_value(json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
+        "spec": {
+            "project": "default",
+            "source": {"repoURL": "https://git.example.com/app.git", "path": "deploy", "targetRevision": "main"},
+            "destination": {"name": "in-cluster", "namespace": "guests"},
+        },
+    }))
 }
 
 /// An Application as an operator would write it, with `destination` as the destination's name.

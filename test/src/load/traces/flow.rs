@@ -10,15 +10,15 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::PostParams;
 use kube::runtime::watcher::{self, Event};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use tiphys_shared::model::Kind;
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{Kind, Object};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::PATIENCE;
 use crate::chaos::realm::Realm;
 use crate::installation::Installation;
+use crate::load::application::minimal;
 use crate::load::procfs;
 
 /// Writes at the same time.
@@ -107,7 +107,7 @@ impl Writes {
         let writers = (0..WRITERS).map(|_| async {
             while more() {
                 let name = format!("app-{}", self.written.fetch_add(1, Ordering::Relaxed));
-                api.create(&PostParams::default(), &application(&name)?).await?;
+                api.create(&PostParams::default(), &minimal(&name)?).await?;
             }
             anyhow::Ok(())
         });
@@ -139,15 +139,4 @@ impl Writes {
         };
         timeout(PATIENCE, all).await.context("it never arrived")
     }
-}
-
-fn application(name: &str) -> anyhow::Result<Object> {
-    Ok(serde_json::from_value(json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
-        "spec": {
-            "project": "default",
-            "source": {"repoURL": "https://git.example.com/app.git", "path": "deploy", "targetRevision": "main"},
-            "destination": {"name": "in-cluster", "namespace": "guests"},
-        },
-    }))?)
 }
