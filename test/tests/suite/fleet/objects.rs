@@ -24,14 +24,9 @@ pub(crate) async fn merge(api: &Api<DynamicObject>, name: &str, patch: Value) ->
     api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap()
 }
 
-/// Deletes an object, and lets what it leads to happen by itself. That another deletion came first is the same to whoever
-/// asks.
+/// Deletes an object, and lets what it leads to happen by itself.
 pub(crate) async fn delete(api: &Api<DynamicObject>, name: &str) {
-    match api.delete(name, &DeleteParams::background()).await {
-        Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.is_not_found() => {}
-        Err(error) => panic!("{name} could not be deleted: {error}"),
-    }
+    api.delete(name, &DeleteParams::background()).await.unwrap();
 }
 
 /// The revision that an Application asks for.
