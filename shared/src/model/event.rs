@@ -107,14 +107,11 @@ macro_rules! words {
         }
 
         impl $name {
-            /// Every word that this version knows.
-            pub const KNOWN: &[Self] = &[$(Self::$variant,)*];
-
             /// The word on the wire.
             pub fn as_str(&self) -> &str {
                 match self {
+                    $(Self::$variant => $text,)*
                     Self::$unknown(text) => text,
-                    known => known.as_known().unwrap_or_default(),
                 }
             }
 

@@ -6,12 +6,11 @@
 //! belongs to the same trace. An untraced process does none of this.
 //!
 //! Spans wait for their batch to leave. The memory that they hold meanwhile is in the way of everybody else's, which costs
-//! several times what making them does. So few wait, and what is the same for many is static or shared.
+//! several times what making them does. So few wait, and what is the same for many is shared.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry::trace::{
@@ -28,7 +27,7 @@ use parking_lot::Mutex;
 
 use super::pump::Outcome;
 use super::transport::{self, DialOptions};
-use crate::model::event::{Event, EventId, EventKind, Payload, Target};
+use crate::model::event::{Event, EventId, Payload, Target};
 use crate::model::object::ObjectExt as _;
 use crate::process::clock;
 use crate::process::options::{Collector, Problem};
@@ -176,7 +175,7 @@ impl<K: Eq + Hash, V> Bounded<K, V> {
 }
 
 /// Which end of an event's way a span is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 enum Way {
     Tell,
     Handle,
@@ -191,29 +190,12 @@ impl Way {
     }
 
     /// How a span is called.
-    fn name(self, target: &Target, kind: &EventKind) -> Cow<'static, str> {
-        static NAMES: LazyLock<HashMap<(Way, Target, EventKind), String>> = LazyLock::new(|| {
-            let known = [Way::Tell, Way::Handle].into_iter().flat_map(|way| {
-                Target::KNOWN
-                    .iter()
-                    .flat_map(move |target| EventKind::KNOWN.iter().map(move |kind| (way, target, kind)))
-            });
-            known
-                .map(|(way, target, kind)| ((way, target.clone(), kind.clone()), way.words(target, kind)))
-                .collect()
-        });
-        match NAMES.get(&(self, target.clone(), kind.clone())) {
-            Some(name) => Cow::Borrowed(name),
-            None => Cow::Owned(self.words(target, kind)),
-        }
-    }
-
-    fn words(self, target: &Target, kind: &EventKind) -> String {
+    fn name(self, event: &Event) -> String {
         let verb = match self {
             Self::Tell => "tell",
             Self::Handle => "handle",
         };
-        format!("{verb} {target} {kind}")
+        format!("{verb} {} {}", event.target, event.kind)
     }
 }
 
@@ -268,7 +250,7 @@ impl Journeys {
             Some(parent) => Context::new().with_remote_span_context(parent),
             None => Context::new(),
         };
-        let mut builder = SpanBuilder::from_name(way.name(&event.target, &event.kind)).with_kind(way.kind());
+        let mut builder = SpanBuilder::from_name(way.name(event)).with_kind(way.kind());
         builder.start_time = began;
         builder.attributes = Some(Vec::with_capacity(ATTRIBUTES));
         let mut span = builder.start_with_context(&exported.tracer, &parent);
@@ -405,24 +387,6 @@ mod tests {
         fn nothing_that_a_peer_sends_breaks_it(text in ".{0,80}") {
             _ = from_text(&text);
         }
-    }
-
-    #[test]
-    fn what_is_known_is_called_the_same_as_what_is_not() {
-        for way in [Way::Tell, Way::Handle] {
-            for target in Target::KNOWN {
-                for kind in EventKind::KNOWN {
-                    let name = way.name(target, kind);
-                    assert!(matches!(name, Cow::Borrowed(_)));
-                    assert_eq!(name, way.words(target, kind));
-                }
-            }
-        }
-        assert_eq!(
-            Way::Tell.name(&Target::Application, &EventKind::from("create")),
-            "tell application create"
-        );
-        assert_eq!(Way::Handle.name(&Target::Resource, &EventKind::from("patch")), "handle resource patch");
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Names {
 /// As little as an Application can have, in the project `default`.
 ///
 /// # Errors
-/// Never; it has the form of an object.
+/// It is no object.
 pub fn minimal(name: &str) -> serde_json::Result<Object> {
     serde_json::from_value(json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},

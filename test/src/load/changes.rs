@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::ledger::Ledger;
+use super::application::minimal;
 use super::latency::{Latencies, Summary, show};
 use crate::chaos::realm::Realm;
 
@@ -249,14 +250,7 @@ async fn observe(site: Arc<Site>, tally: Arc<Tally>) {
 }
 
 fn application(name: &str, number: u64) -> anyhow::Result<Object> {
-    Ok(serde_json::from_value(json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Application", "metadata": {"name": name},
-        "spec": {
-            "project": "default",
-            "source": {
-                "repoURL": "https://git.example.com/app.git", "path": "deploy", "targetRevision": number.to_string(),
-            },
-            "destination": {"name": "in-cluster", "namespace": "guests"},
-        },
-    }))?)
+    let mut application = minimal(name)?;
+    application.data["spec"]["source"]["targetRevision"] = number.to_string().into();
+    Ok(application)
 }

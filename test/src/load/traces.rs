@@ -40,7 +40,7 @@ pub struct Plan {
 pub enum Setting {
     /// The same: what two equal settings differ by is the noise of the machine.
     Nothing,
-    /// There is a collector, and `OTEL_TRACES_SAMPLER=always_off`.
+    /// There is a collector, and a sampler that takes none of them: `always_off` would register nothing.
     NoneSampled,
     /// There is a collector, and every change is traced.
     All,
@@ -114,12 +114,13 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let mut command = Command::new("taskset");
         command.arg("--cpu-list").arg(processor.to_string()).arg(std::env::current_exe()?);
-        command.arg("--flow").arg(seconds.to_string()).env_remove("OTEL_TRACES_SAMPLER");
+        command.arg("--flow").arg(seconds.to_string());
+        command.env_remove("OTEL_TRACES_SAMPLER").env_remove("OTEL_SDK_DISABLED");
         if setting != Setting::Nothing {
             command.arg("--collector").arg(collector.to_string());
         }
         if setting == Setting::NoneSampled {
-            command.env("OTEL_TRACES_SAMPLER", "always_off");
+            command.env("OTEL_TRACES_SAMPLER", "traceidratio").env("OTEL_TRACES_SAMPLER_ARG", "0");
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
         let mut child = command.spawn().context("cannot start taskset, which util-linux has")?;

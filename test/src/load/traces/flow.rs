@@ -1,7 +1,6 @@
 //! Applications that go through a principal and an agent in one process, as fast as they can.
 
 use std::collections::BTreeSet;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use anyhow::{Context as _, bail, ensure};
 use futures::{StreamExt as _, TryStreamExt as _};
 use kube::api::PostParams;
 use kube::runtime::watcher::{self, Event};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tiphys_shared::model::Kind;
 use tiphys_shared::model::object::ObjectExt as _;
@@ -98,7 +98,7 @@ impl Writes {
     }
 
     fn seen(&self) -> usize {
-        self.seen.lock().map_or(0, |seen| seen.len())
+        self.seen.lock().len()
     }
 
     /// Writes for as long as `more` says so.
@@ -120,10 +120,8 @@ impl Writes {
         watched
             .map(|event| event.context("cannot watch the cluster"))
             .try_for_each(async |event| {
-                if let Event::Apply(it) | Event::InitApply(it) = event
-                    && let Ok(mut seen) = self.seen.lock()
-                {
-                    seen.insert(it.name().to_owned());
+                if let Event::Apply(it) | Event::InitApply(it) = event {
+                    self.seen.lock().insert(it.name().to_owned());
                 }
                 Ok(())
             })
