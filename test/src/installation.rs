@@ -1,25 +1,21 @@
 //! An installation as a deployment has it, in one process: a control plane with a principal, and clusters with an agent
 //! each, set up from options, with certificates and keys in Secrets.
 //!
-//! API servers are embedded and reached over HTTP on loopback, agents reach the principal with mTLS. Nothing is ever
+//! API servers are embedded or real ones, reached on loopback; agents reach the principal with mTLS. Nothing is ever
 //! started twice: what ends before [`Installation::end`] is an error.
 
+mod cluster;
 pub mod secrets;
 pub mod stream;
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::{Args, Command, FromArgMatches};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, PostParams};
 use prometheus::Registry;
-use serde_json::json;
 use tempfile::TempDir;
-use tiphys_apiserver::ApiServer;
 use tiphys_shared::model::Mode;
 use tiphys_shared::process::clock;
 use tiphys_shared::security::pki::Ca;
@@ -30,9 +26,10 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::cluster::{Cluster, Servers};
 use self::secrets::{AGENT_TLS, AUTHORITIES, PRINCIPAL_TLS, PROXY_TLS, TOKEN_KEY, put, put_pair, read};
 use self::stream::{Observed, Witness};
-use crate::chaos::realm::{ARGOCD, Realm};
+use crate::chaos::realm::Realm;
 use crate::load::procfs;
 
 /// How long certificates live that are not about to end.
@@ -44,50 +41,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Open files of an agent, its API server and the principal's side of its connections, with room to spare.
 const FILES: u64 = 60;
 
-/// An API server that options can name.
-pub struct Cluster {
-    name: String,
-    server: ApiServer,
-    kubeconfig: String,
-}
-
-impl Cluster {
-    async fn serve(folder: &Path, name: &str, stop: &CancellationToken) -> anyhow::Result<Self> {
-        let server = ApiServer::new(tiphys_apiserver::Options::default());
-        let definitions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/crds");
-        for file in ["applications.yaml", "appprojects.yaml"] {
-            server.install_crds(&std::fs::read_to_string(definitions.join(file))?)?;
-        }
-        let bound = server.bind((Ipv4Addr::LOCALHOST, 0).into(), None).await?;
-        let kubeconfig = folder.join(name);
-        let text = format!(
-            "current-context: here\nclusters: [{{name: c, cluster: {{server: 'http://{}'}}}}]\nusers: [{{name: u, user: {{}}}}]\n\
-             contexts: [{{name: here, context: {{cluster: c, user: u, namespace: {ARGOCD}}}}}]\n",
-            bound.local_addr()
-        );
-        std::fs::write(&kubeconfig, text)?;
-        tokio::spawn(bound.run(stop.clone()));
-        let (name, kubeconfig) = (name.to_owned(), kubeconfig.display().to_string());
-        let cluster = Self { name, server, kubeconfig };
-        cluster.create_namespace(ARGOCD).await?;
-        Ok(cluster)
-    }
-
-    /// A client without a network in between.
-    pub fn client(&self) -> kube::Client {
-        self.server.client()
-    }
-
-    async fn create_namespace(&self, name: &str) -> anyhow::Result<()> {
-        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
-        Api::all(self.client()).create(&PostParams::default(), &namespace).await?;
-        Ok(())
-    }
-}
-
 /// A control plane with a principal.
 pub struct Installation {
     folder: TempDir,
+    servers: Servers,
     /// The control plane.
     pub control: Cluster,
     /// Who signs everybody at first.
@@ -141,32 +98,35 @@ impl Edge {
     }
 }
 
-/// Options as a command line gives them.
-fn options<T: Args + FromArgMatches>(line: &[&str]) -> anyhow::Result<T> {
+/// Options as a command line gives them: those that name an API server, and these besides.
+fn options<T: Args + FromArgMatches>(cluster: &Cluster, line: &[&str]) -> anyhow::Result<T> {
     let command = T::augment_args(Command::new("options").no_binary_name(true));
+    let named = cluster.named();
+    let line = named.iter().map(String::as_str).chain(line.iter().copied());
     Ok(T::from_arg_matches(&command.try_get_matches_from(line)?)?)
 }
 
 impl Installation {
-    /// Starts a control plane with a principal, which gets these options besides.
+    /// Starts a control plane with a principal, which gets these options besides. All API servers are embedded.
     ///
     /// # Errors
     /// What keeps it from starting.
     pub async fn start(extra: &[&str]) -> anyhow::Result<Self> {
-        Self::start_with(extra, |_| {}).await
+        Self::start_with(Servers::Embedded, extra, |_| {}).await
     }
 
-    /// The same with something that no option says.
+    /// The same with other API servers, and with something that no option says.
     ///
     /// # Errors
     /// What keeps it from starting.
     pub async fn start_with(
+        servers: Servers,
         extra: &[&str],
         adjust: impl FnOnce(&mut tiphys_principal::Config),
     ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let stop = CancellationToken::new();
-        let control = Cluster::serve(folder.path(), "control", &stop).await?;
+        let control = servers.next(folder.path(), "control", &stop).await?;
         let ca = Ca::generate("first", clock::now(), 10 * DAY)?;
         let client = control.client();
         for name in [PRINCIPAL_TLS, PROXY_TLS] {
@@ -177,8 +137,6 @@ impl Installation {
         let key = Issuer::generate_key(2048)?;
         put(&client, TOKEN_KEY, &[("jwt.key", key.expose())]).await?;
         let line = [
-            "--kubeconfig",
-            &control.kubeconfig,
             "--listen-host=127.0.0.1",
             "--listen-port=0",
             "--resource-proxy-listen-port=0",
@@ -186,7 +144,7 @@ impl Installation {
             "--allowed-namespaces=*",
             "--auth=mtls:subject:CN=([^,]+)",
         ];
-        let given: tiphys_principal::options::Options = options(&[&line, extra].concat())?;
+        let given: tiphys_principal::options::Options = options(&control, &[&line, extra].concat())?;
         let settings = given.validate()?;
         let figures = Registry::new();
         let way = tiphys_principal::setup::connect(&settings, &figures).await?;
@@ -199,7 +157,20 @@ impl Installation {
         let web = bound.web_address();
         let running = tokio::spawn(bound.run(stop.clone()));
         principal.ready().await;
-        Ok(Self { folder, control, ca, address, proxy, web, principal, figures, traces, stop, running })
+        Ok(Self {
+            folder,
+            servers,
+            control,
+            ca,
+            address,
+            proxy,
+            web,
+            principal,
+            figures,
+            traces,
+            stop,
+            running,
+        })
     }
 
     /// Starts managed agents, each with a cluster of its own and a client certificate that is as good as over: it makes way
@@ -239,7 +210,7 @@ impl Installation {
     /// What keeps it from starting.
     pub async fn cluster(&self, name: &str) -> anyhow::Result<Cluster> {
         self.control.create_namespace(name).await?;
-        Cluster::serve(self.folder.path(), name, &self.stop).await
+        self.servers.next(self.folder.path(), name, &self.stop).await
     }
 
     /// Starts the managed agent of a cluster, which gets these options besides. It is not waited for.
@@ -249,8 +220,6 @@ impl Installation {
     pub async fn agent(&self, cluster: Cluster, extra: &[&str]) -> anyhow::Result<Edge> {
         let port = self.address.port().to_string();
         let line = [
-            "--kubeconfig",
-            &cluster.kubeconfig,
             "--server-address=127.0.0.1",
             "--server-port",
             &port,
@@ -258,7 +227,7 @@ impl Installation {
             "--creds=mtls:any",
             "--redis-addr=none",
         ];
-        let given: tiphys_agent::options::Options = options(&[&line, extra].concat())?;
+        let given: tiphys_agent::options::Options = options(&cluster, &[&line, extra].concat())?;
         let figures = Registry::new();
         let settings = given.validate()?;
         let (config, link) = tiphys_agent::setup::prepare(&settings, figures.clone(), &self.stop).await?;

@@ -2,13 +2,15 @@
 //! and with all of them sent to a collector.
 //!
 //! Two settings run at the same time, each in a process of its own on a processor of its own, and then change places. So
-//! whatever else slows the machine down, and whatever one processor has before the other, is in both.
+//! whatever else slows the machine down, and whatever one processor has before the other, is in both. Where API servers
+//! are real, each process has two of its own, on the same processor.
 
 pub mod collector;
 mod flow;
 mod report;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,6 +35,8 @@ pub struct Plan {
     pub seconds: u64,
     /// How often each setting is compared.
     pub rounds: usize,
+    /// Whether API servers are real.
+    pub real: bool,
 }
 
 /// How traces are set. Each is compared with a process in which no collector is named, so that nothing is registered.
@@ -73,7 +77,7 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
     for round in 0..plan.rounds {
         for setting in Setting::ALL {
             for place in [0, 1] {
-                let measured = pair(plan.seconds, setting, place, collector).await;
+                let measured = pair(plan, setting, place, collector).await;
                 let pair = measured.with_context(|| format!("round {round}, {setting:?}"))?;
                 tracing::info!(round, ?pair, "measured");
                 pairs.push(pair);
@@ -84,9 +88,9 @@ pub async fn run(plan: &Plan) -> anyhow::Result<Report> {
 }
 
 /// Runs a setting on one of the first two processors, and nothing registered on the other.
-async fn pair(seconds: u64, setting: Setting, place: usize, collector: SocketAddr) -> anyhow::Result<Pair> {
-    let mut with = Process::start(seconds, setting, place, collector)?;
-    let mut without = Process::start(seconds, Setting::Nothing, 1 - place, collector)?;
+async fn pair(plan: &Plan, setting: Setting, place: usize, collector: SocketAddr) -> anyhow::Result<Pair> {
+    let mut with = Process::start(plan, setting, place, collector)?;
+    let mut without = Process::start(plan, Setting::Nothing, 1 - place, collector)?;
     timeout(PATIENCE, async { tokio::try_join!(with.ready(), without.ready()) })
         .await
         .context("they never became ready")??;
@@ -94,7 +98,7 @@ async fn pair(seconds: u64, setting: Setting, place: usize, collector: SocketAdd
     without.go().await?;
     let ended = async { tokio::try_join!(with.end(), without.end()) };
     let (with, without) =
-        timeout(Duration::from_secs(seconds) + PATIENCE, ended).await.context("no end")??;
+        timeout(Duration::from_secs(plan.seconds) + PATIENCE, ended).await.context("no end")??;
     Ok(Pair { setting, with, without })
 }
 
@@ -106,15 +110,18 @@ struct Process {
 }
 
 impl Process {
-    fn start(
-        seconds: u64,
-        setting: Setting,
-        processor: usize,
-        collector: SocketAddr,
-    ) -> anyhow::Result<Self> {
+    fn start(plan: &Plan, setting: Setting, processor: usize, collector: SocketAddr) -> anyhow::Result<Self> {
         let mut command = Command::new("taskset");
-        command.arg("--cpu-list").arg(processor.to_string()).arg(std::env::current_exe()?);
-        command.arg("--flow").arg(seconds.to_string());
+        command.arg("--cpu-list").arg(processor.to_string());
+        if plan.real {
+            let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            command.arg(repository.join("hack/kube.sh")).args(["up", "--clusters=2", "--crds"]);
+            command.arg(repository.join("manifests/crds")).arg("--");
+        }
+        command.arg(std::env::current_exe()?).arg("--flow").arg(plan.seconds.to_string());
+        if plan.real {
+            command.arg("--real");
+        }
         command.env_remove("OTEL_TRACES_SAMPLER").env_remove("OTEL_SDK_DISABLED");
         if setting != Setting::Nothing {
             command.arg("--collector").arg(collector.to_string());

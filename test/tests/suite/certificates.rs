@@ -7,7 +7,7 @@ use prometheus::Registry;
 use tiphys_shared::process::metrics;
 use tiphys_shared::security::tls::Material;
 use tiphys_test::installation::secrets::{self, AGENT_TLS, AUTHORITIES};
-use tiphys_test::installation::{Cluster, Edge, Installation, reloads};
+use tiphys_test::installation::{Cluster, Edge, Installation, Servers, reloads};
 
 use super::fleet::Fleet;
 
@@ -59,7 +59,7 @@ impl Stage {
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .with_test_writer()
             .try_init();
-        Self(Installation::start_with(extra, adjust).await.unwrap())
+        Self(Installation::start_with(Servers::Embedded, extra, adjust).await.unwrap())
     }
 
     /// A cluster for an agent. What it needs to connect is not there yet.

@@ -17,21 +17,22 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::PATIENCE;
 use crate::chaos::realm::Realm;
-use crate::installation::Installation;
+use crate::installation::{Installation, Servers};
 use crate::load::application::minimal;
 use crate::load::procfs;
 
 /// Writes at the same time.
 const WRITERS: usize = 8;
 /// Applications before those that count: enough that batches of spans have left, and that what is made once is made.
-const WARM_UP: usize = 1200;
+const WARM_UP: usize = 400;
 
 /// What it was like.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Flow {
     /// Applications per second that arrived at the cluster.
     pub rate: f64,
-    /// Processor time for each, in milliseconds, of everything in the process: API servers, principal, agent and writers.
+    /// Processor time for each, in milliseconds, of everything in the process: principal, agent, writers, and API servers
+    /// where they are embedded.
     pub cpu_ms: f64,
     /// Applications that were written altogether.
     pub written: u64,
@@ -41,10 +42,10 @@ pub struct Flow {
 ///
 /// # Errors
 /// What kept it from being measured.
-pub async fn flow(seconds: u64, collector: Option<&str>) -> anyhow::Result<Flow> {
+pub async fn flow(seconds: u64, servers: Servers, collector: Option<&str>) -> anyhow::Result<Flow> {
     let named: Vec<&str> =
         collector.iter().flat_map(|it| ["--otlp-address", it, "--otlp-insecure=true"]).collect();
-    let installation = Installation::start(&named).await?;
+    let installation = Installation::start_with(servers, &named, |_| {}).await?;
     let edges = installation.edges(1, &named).await?;
     let realm = installation.realm(edges.first().context("there is no agent")?);
     let writes = Writes::default();

@@ -31,6 +31,8 @@ pub struct Report {
     pub seconds: u64,
     /// How often each setting was compared.
     pub rounds: usize,
+    /// Whether API servers were real.
+    pub real: bool,
     /// A line for each setting.
     pub lines: Vec<Line>,
     /// Spans that should have been made.
@@ -67,6 +69,7 @@ impl Report {
         Ok(Self {
             seconds: plan.seconds,
             rounds: plan.rounds,
+            real: plan.real,
             lines: lines.context("nothing was measured")?,
             // Each change is told by one side and handled by the other.
             spans_made: 2 * traced.map(|pair| pair.with.written).sum::<u64>(),
@@ -85,7 +88,12 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} rounds of twice {} s each, beside nothing registered", self.rounds, self.seconds)?;
+        let servers = if self.real { "real" } else { "embedded" };
+        writeln!(
+            f,
+            "{} rounds of twice {} s each, beside nothing registered, {servers} API servers",
+            self.rounds, self.seconds
+        )?;
         for line in &self.lines {
             let what = match line.setting {
                 Setting::Nothing => "the same (noise)",
@@ -122,13 +130,13 @@ mod tests {
                 }
             }
         }
-        let report = Report::new(&Plan { seconds: 1, rounds: 3 }, &pairs, 119).unwrap();
+        let report = Report::new(&Plan { seconds: 1, rounds: 3, real: false }, &pairs, 119).unwrap();
         let ratios: Vec<f64> = report.lines.iter().map(|line| line.rate_ratio).collect();
         assert_eq!(ratios, [1.0, 1.0, 0.5]);
         assert_eq!(report.lines[0].rate_ratios, (1.0, 9.0));
         assert_eq!(report.lines[2].cpu_ratio, 2.0);
         assert!(report.to_string().ends_with("120 spans made, 119 decoded by the collector"));
-        assert!(Report::new(&Plan { seconds: 1, rounds: 3 }, &[], 0).is_err());
+        assert!(Report::new(&Plan { seconds: 1, rounds: 3, real: false }, &[], 0).is_err());
         assert_eq!(median([1.0, 4.0, 2.0, 3.0].into_iter()), Some(2.5));
     }
 }
