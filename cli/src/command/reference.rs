@@ -4,6 +4,7 @@ mod metrics;
 
 mod manifests;
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -79,6 +80,28 @@ fn keep(path: &str, page: &str) {
 #[test]
 fn the_book_lists_the_options_that_there_are() {
     keep(PAGE, &page());
+}
+
+#[test]
+fn every_command_says_what_it_does_and_not_what_another_one_says() {
+    fn check(command: &Command, path: &str) {
+        let mut said = BTreeMap::new();
+        for below in command.get_subcommands() {
+            let path = format!("{path} {}", below.get_name());
+            let about = below.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(!about.is_empty(), "{path} says nothing");
+            if let Some(other) = said.insert(about, path.clone()) {
+                panic!("{path} says the same as {other}");
+            }
+            check(below, &path);
+        }
+    }
+    for program in [Program::Tiphys, Program::ArgocdAgent, Program::ArgocdAgentctl] {
+        let root = program.command();
+        let about = root.get_about().map(ToString::to_string);
+        assert_eq!(about.as_deref(), Some("One Argo CD control plane for clusters that it cannot reach"));
+        check(&root, program.name());
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::failure::Failure;
 /// Where Argo CD and its agents are installed if nobody says otherwise.
 const NAMESPACE: &str = "argocd";
 
-/// The flags.
+// The flags. clap would put a docstring in the place of what each command says of itself.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Clusters")]
 pub(crate) struct Targets {
