@@ -223,10 +223,8 @@ impl<L: Link> Agent<L> {
             let news = news.clone();
             tasks.spawn(async move {
                 let note = |key: &ResourceKey, cause: &Cause, done: &Done| {
-                    if *done != Done::Unchanged {
-                        outbound.metrics.reverted.with_label_values(&[key.kind.target().label()]).inc();
-                        tracing::info!(%key, "undid a local change");
-                    }
+                    outbound.metrics.reverted.with_label_values(&[key.kind.target().label()]).inc();
+                    tracing::info!(%key, "undid a local change");
                     if let Some(undone) = cause.undone(done) {
                         news.undone(key.kind, &undone);
                     }

@@ -142,9 +142,7 @@ impl ControlPlane {
             let (agents, cancel) = (Arc::clone(&agents), cancel.clone());
             async move {
                 let log = |key: &ResourceKey, cause: &Cause, done: &Done| {
-                    if *done != Done::Unchanged {
-                        tracing::info!(%key, "undid a change of what is shown");
-                    }
+                    tracing::info!(%key, "undid a change of what is shown");
                     if let Some(undone) = cause.undone(done) {
                         agents.news.undone(key.kind, &undone);
                     }

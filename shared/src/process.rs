@@ -8,5 +8,6 @@ pub mod options;
 pub mod persist;
 pub mod profile;
 pub mod readiness;
+pub mod restraint;
 pub mod telemetry;
 pub mod worklist;

@@ -252,6 +252,9 @@ pub fn ownership(bytes: &[u8]) {
                     Decision::Replace(next) => {
                         assert_eq!(decide(Some(&next)), Decision::Nothing, "{next:?} is not enough");
                     }
+                    Decision::Announce(next) => {
+                        assert_eq!(decide(Some(&next)), Decision::Delete, "{next:?} announces nothing");
+                    }
                     Decision::Delete => assert!(existing.is_some()),
                     Decision::Nothing => {}
                 }

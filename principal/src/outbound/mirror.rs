@@ -9,7 +9,7 @@ use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{AgentName, Kind, Mode, Object};
 use tiphys_shared::protocol::mirror::Wanted;
 use tiphys_shared::protocol::ownership::{self, Decision};
-use tiphys_shared::protocol::resync::digest::Scope;
+use tiphys_shared::protocol::resync::digest::{self, Scope};
 
 use super::Outbound;
 use crate::agents::Agent;
@@ -58,6 +58,9 @@ impl Outbound {
         let key = change.object().key(kind);
         let verb = match change {
             Change::Applied { old, new } => {
+                if self.is_away(kind, new) {
+                    self.heed(kind, new);
+                }
                 if old.is_none() {
                     self.assume_mirror(kind, new);
                 }
@@ -77,6 +80,9 @@ impl Outbound {
                 if old.is_some() { Verb::Updated } else { Verb::Created }
             }
             Change::Gone(last) => {
+                if self.is_away(kind, last) {
+                    self.heed(kind, last);
+                }
                 let wanted = self.reconciler.mirror.lock().forget_absent(&key, &last.origin());
                 if !wanted && self.reconciler.decide(&key, None) != Decision::Nothing {
                     tracing::info!(%key, "was deleted here without its agent's word; it comes back");
@@ -108,7 +114,31 @@ impl Outbound {
         }
     }
 
+    /// Whether the agent of what is shown has no session here.
+    fn is_away(&self, kind: Kind, object: &Object) -> bool {
+        let agent = self.agent_shown(kind, object).and_then(|name| self.agents.get(&name));
+        agent.is_none_or(|agent| agent.connected_since().is_none())
+    }
+
+    /// Takes in what another principal has heard from the agent. For a while there may be two, one that begins and one that
+    /// ends, or is not heard of; the agent speaks to one of them, and what that one writes is sealed as our own.
+    fn heed(&self, kind: Kind, object: &Object) {
+        let key = object.key(kind);
+        let mut mirror = self.reconciler.mirror.lock();
+        if digest::is_ended(object) {
+            object.source_uid().into_iter().for_each(|life| mirror.end(&key, &life));
+        } else if digest::sealed(kind, Scope::Whole, object).is_some()
+            && mirror.get(&key).is_none_or(|wanted| !is_sealed_as(wanted, object))
+            && let Some(heard) = ownership::assume(kind, Scope::Whole, object)
+        {
+            mirror.accept(key, Wanted::Present(Arc::new(heard)));
+        }
+    }
+
     fn assume_mirror(&self, kind: Kind, object: &Arc<Object>) {
+        if digest::is_ended(object) {
+            return;
+        }
         if let Some(assumed) = ownership::assume(kind, Scope::Whole, object) {
             self.reconciler.mirror.lock().assume(object.key(kind), Arc::new(assumed));
         }
@@ -145,5 +175,13 @@ impl Outbound {
             .chain(applications)
             .filter(|(kind, object)| object.source_uid().is_some() && place.name(object, *kind).is_some())
             .collect()
+    }
+}
+
+/// Whether both were sealed with the same words: one is the copy of the other, or they say the same.
+fn is_sealed_as(wanted: &Wanted, object: &Object) -> bool {
+    match wanted {
+        Wanted::Present(wanted) => wanted.annotation(annotation::SEAL) == object.annotation(annotation::SEAL),
+        Wanted::Absent(_) => false,
     }
 }

@@ -133,7 +133,8 @@ impl Backend {
     /// Makes the resource what `decide` says, starting from `known`, which may be out of date.
     ///
     /// A write carries the resource version (or, for a deletion, the UID) that was decided on. If the resource turns
-    /// out to be another, it is read and decided on again. Cancelling between two awaits leaves at most one write done.
+    /// out to be another, it is read and decided on again. Cancelling between two awaits leaves at most one write
+    /// done, and an announced deletion besides.
     ///
     /// # Errors
     /// [`Error`]; whether to try again is [`Error::is_transient`].
@@ -161,6 +162,14 @@ impl Backend {
                         .map(|object| Done::Updated { from, object: Arc::new(trimmed(object)) })
                         .map_err(|error| ("update", error))
                 }
+                Decision::Announce(next) => match api.replace(&key.name, &PostParams::default(), &next).await
+                {
+                    Ok(announced) => {
+                        current = Some(Arc::new(trimmed(announced)));
+                        continue;
+                    }
+                    Err(error) => Err(("announce the end of", error)),
+                },
                 Decision::Delete => {
                     let uid = current.as_ref().map(|object| object.uid().to_owned());
                     let params = DeleteParams {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backend::{Backend, Done, Error};
@@ -16,6 +17,7 @@ use super::informer::Stores;
 use crate::model::object::ObjectExt as _;
 use crate::model::{Kind, Object, ResourceKey, SourceUid};
 use crate::process::options::NamePattern;
+use crate::process::restraint::Restraint;
 use crate::process::worklist::Worklist;
 use crate::protocol::mirror::{Mirror, Wanted};
 use crate::protocol::ownership::{self, AdoptionPolicy, Decision, Policy};
@@ -118,6 +120,7 @@ pub struct Reconciler {
     backend: Backend,
     busy: Mutex<HashMap<ResourceKey, Arc<tokio::sync::Mutex<()>>>>,
     dirty: Worklist<ResourceKey, Cause>,
+    mended: Restraint<ResourceKey>,
 }
 
 impl Reconciler {
@@ -130,6 +133,7 @@ impl Reconciler {
             backend,
             busy: Mutex::default(),
             dirty: Worklist::default(),
+            mended: Restraint::default(),
         }
     }
 
@@ -277,12 +281,21 @@ impl Reconciler {
         .await
     }
 
-    /// Mends what is marked, and what turns out to be missing, until cancelled. What cannot be mended now is tried again.
-    pub async fn mend(&self, cancel: CancellationToken, on_done: impl Fn(&ResourceKey, &Cause, &Done)) {
-        let on_done = &on_done;
+    /// Mends what is marked, and what turns out to be missing, until cancelled. What cannot be mended now is tried again, and
+    /// what somebody changes again and again is mended less often. `on_mended` is told what was done.
+    pub async fn mend(&self, cancel: CancellationToken, on_mended: impl Fn(&ResourceKey, &Cause, &Done)) {
+        let on_mended = &on_mended;
         let work = |key: ResourceKey, cause| async move {
+            if self.mended.must_wait(&key, Instant::now()) {
+                tracing::warn!(%key, "is changed here again and again; undone less often from now on");
+                return false;
+            }
             match self.mend_one(&key, &cause).await {
-                Ok(done) => on_done(&key, &cause, &done),
+                Ok(Done::Unchanged) => {}
+                Ok(done) => {
+                    self.mended.note(key.clone(), Instant::now());
+                    on_mended(&key, &cause, &done);
+                }
                 Err(error) => {
                     tracing::warn!(%key, %error, "cannot undo a local change; trying again");
                     return false;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What is to be done. A key that is marked while its work is under way is worked on again.
@@ -45,6 +46,7 @@ impl<K: Ord + Clone, V: Clone> Worklist<K, V> {
     ) {
         let mut running = FuturesUnordered::new();
         let mut failed = Vec::new();
+        let mut again = Instant::now();
         loop {
             while running.len() < at_once {
                 let Some((key, value)) = self.marked.lock().pop_first() else { break };
@@ -54,15 +56,19 @@ impl<K: Ord + Clone, V: Clone> Worklist<K, V> {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return,
-                Some((done, key, value)) = running.next(), if !running.is_empty() => if !done {
-                    failed.push((key, value));
-                },
-                () = self.woken.notified(), if running.len() < at_once => {}
-                () = tokio::time::sleep(pause), if !failed.is_empty() => {
+                // Before all else that may never cease.
+                () = tokio::time::sleep_until(again), if !failed.is_empty() => {
                     for (key, value) in failed.drain(..) {
                         self.mark_also(key, value);
                     }
                 }
+                Some((done, key, value)) = running.next(), if !running.is_empty() => if !done {
+                    if failed.is_empty() {
+                        again = Instant::now() + pause;
+                    }
+                    failed.push((key, value));
+                },
+                () = self.woken.notified(), if running.len() < at_once => {}
             }
         }
     }
@@ -98,5 +104,30 @@ mod tests {
         cancel.cancel();
         worker.await.unwrap();
         assert_eq!(*seen.lock(), [("a", 2), ("a", 2), ("a", 2), ("b", 9), ("b", 9), ("b", 9)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_is_tried_again_while_other_work_never_ceases() {
+        let list = Worklist::<&str, ()>::default();
+        list.mark("rare", ());
+        list.mark("always", ());
+        let (cancel, tries) = (CancellationToken::new(), Mutex::new(0));
+        let work = |key, ()| {
+            let (list, tries, cancel) = (&list, &tries, &cancel);
+            async move {
+                if key == "always" {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    list.mark(key, ());
+                    return true;
+                }
+                *tries.lock() += 1;
+                if *tries.lock() == 3 {
+                    cancel.cancel();
+                }
+                false
+            }
+        };
+        let run = list.run(2, Duration::from_secs(1), cancel.clone(), work);
+        tokio::time::timeout(Duration::from_secs(10), run).await.unwrap();
     }
 }

@@ -52,6 +52,8 @@ pub enum Decision {
     Create(Box<Object>),
     /// It is there and should be this; carries the resource version that the decision was made on.
     Replace(Box<Object>),
+    /// It is there and should not be. This is to be written first, and decided on again: it says that the owner said so.
+    Announce(Box<Object>),
     /// It is there and should not be.
     Delete,
 }
@@ -138,7 +140,7 @@ pub fn decide(
         },
         (Some(Wanted::Absent(life)), Some(existing)) => {
             if existing.source_uid().as_ref() == Some(life) {
-                Decision::Delete
+                end(scope, existing)
             } else {
                 Decision::Nothing
             }
@@ -155,9 +157,20 @@ pub fn decide(
                 update(kind, scope, existing, wanted)
             }
             // Its end brings us back here, to create the new one.
-            Relation::EarlierLife => Decision::Delete,
+            Relation::EarlierLife => end(scope, existing),
         },
     }
+}
+
+/// Takes a copy away. Of what is merely shown, others may hold copies in the same place: principals, while one takes over
+/// from another. They have to know whose doing it is.
+fn end(scope: Scope, existing: &Object) -> Decision {
+    if scope != Scope::Whole || digest::is_ended(existing) {
+        return Decision::Delete;
+    }
+    let mut next = existing.clone();
+    digest::seal_end(&mut next);
+    Decision::Announce(Box::new(next))
 }
 
 /// Whether what is here is somebody else's and must stay so. An annotation on it overrides the policy.

@@ -10,6 +10,8 @@ mod conformance;
 #[cfg(not(feature = "real-cluster"))]
 mod events;
 mod fleet;
+#[cfg(not(feature = "real-cluster"))]
+mod handover;
 mod kube;
 mod managed;
 mod proxy;

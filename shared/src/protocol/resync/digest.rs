@@ -29,6 +29,9 @@ const UNCOMPARED: [&str; 7] = [
     annotation::OPERATION_TAKEN,
 ];
 
+/// What stands in the place of the seal on a copy that goes because its owner said so.
+const ENDED: &str = "ended";
+
 /// The part of a resource that one side owns and the other follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -146,6 +149,16 @@ pub fn sealed(kind: Kind, scope: Scope, copy: &Object) -> Option<Digest> {
     (own.parse() == Ok(digest(kind, scope, copy))).then(|| owner.parse().ok())?
 }
 
+/// Says on a copy that it goes because its owner said so: for others that hold copies here, who would bring it back.
+pub fn seal_end(copy: &mut Object) {
+    copy.annotate(annotation::SEAL, ENDED);
+}
+
+/// Whether a copy says so.
+pub fn is_ended(copy: &Object) -> bool {
+    copy.annotation(annotation::SEAL) == Some(ENDED)
+}
+
 fn map(entries: Option<&BTreeMap<String, String>>, without: &[&str], text: &mut String) {
     for (name, value) in entries.into_iter().flatten() {
         if !without.contains(&name.as_str()) {
@@ -182,6 +195,10 @@ mod tests {
         let mut copy = object();
         seal(Kind::Application, Scope::Spec, &mut copy, owner);
         assert_eq!(sealed(Kind::Application, Scope::Spec, &copy), Some(owner));
+        assert!(!is_ended(&copy));
+        let mut ended = copy.clone();
+        seal_end(&mut ended);
+        assert!(is_ended(&ended) && sealed(Kind::Application, Scope::Spec, &ended).is_none());
 
         let mut looked_at = copy.clone();
         looked_at.annotate(annotation::REFRESH, "hard");

@@ -162,6 +162,17 @@ impl Fleet {
         self.principal = Some((Process { runtime: Some(runtime), stop }, handle));
     }
 
+    /// Starts a principal at another address beside the one that runs, which ends with what this returns. Agents that start
+    /// from now on find the new one.
+    #[cfg(not(feature = "real-cluster"))]
+    pub(crate) async fn start_next_principal(&mut self) -> impl Drop + use<> {
+        let former = self.principal.take().unwrap().0;
+        let anywhere = ([127, 0, 0, 1], 0).into();
+        (self.address, self.proxy, self.redis_proxy_address) = (anywhere, anywhere, anywhere);
+        self.start_principal().await;
+        former
+    }
+
     /// `kill -9` of the principal.
     pub(crate) fn kill_principal(&mut self) {
         self.principal.take().unwrap().0.kill();
