@@ -116,31 +116,35 @@ impl Outbound {
 
     /// Whether the agent of what is shown has no session here.
     fn is_away(&self, kind: Kind, object: &Object) -> bool {
-        let agent = self.agent_shown(kind, object).and_then(|name| self.agents.get(&name));
-        agent.is_none_or(|agent| agent.connected_since().is_none())
+        let is_away = |name| self.agents.get(&name).is_none_or(|agent| agent.connected_since().is_none());
+        self.agent_shown(kind, object).is_some_and(is_away)
     }
 
     /// Takes in what another principal has heard from the agent. For a while there may be two, one that begins and one that
     /// ends, or is not heard of; the agent speaks to one of them, and what that one writes is sealed as our own.
     fn heed(&self, kind: Kind, object: &Object) {
-        let key = object.key(kind);
-        let mut mirror = self.reconciler.mirror.lock();
+        let (key, mirror) = (object.key(kind), &self.reconciler.mirror);
         if digest::is_ended(object) {
-            object.source_uid().into_iter().for_each(|life| mirror.end(&key, &life));
-        } else if digest::sealed(kind, Scope::Whole, object).is_some()
-            && mirror.get(&key).is_none_or(|wanted| !is_sealed_as(wanted, object))
+            object.source_uid().into_iter().for_each(|life| mirror.lock().end(&key, &life));
+            return;
+        }
+        let is_news = mirror.lock().get(&key).is_none_or(|wanted| !is_sealed_as(wanted, object));
+        if is_news
             && let Some(heard) = ownership::assume(kind, Scope::Whole, object)
+            && heard.annotation(annotation::SEAL).is_some()
         {
-            mirror.accept(key, Wanted::Present(Arc::new(heard)));
+            mirror.lock().accept(key, Wanted::Present(Arc::new(heard)));
         }
     }
 
-    fn assume_mirror(&self, kind: Kind, object: &Arc<Object>) {
-        if digest::is_ended(object) {
-            return;
-        }
-        if let Some(assumed) = ownership::assume(kind, Scope::Whole, object) {
-            self.reconciler.mirror.lock().assume(object.key(kind), Arc::new(assumed));
+    fn assume_mirror(&self, kind: Kind, object: &Object) {
+        let (key, mirror) = (object.key(kind), &self.reconciler.mirror);
+        let is_known = mirror.lock().get(&key).is_some();
+        if !is_known
+            && !digest::is_ended(object)
+            && let Some(assumed) = ownership::assume(kind, Scope::Whole, object)
+        {
+            mirror.lock().assume(key, Arc::new(assumed));
         }
     }
 
