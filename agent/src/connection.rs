@@ -17,6 +17,7 @@ use tiphys_shared::model::Mode;
 use tiphys_shared::model::feature::{Feature, Features, METADATA_KEY};
 use tiphys_shared::process::backoff::{Backoff, Schedule};
 use tiphys_shared::process::clock;
+use tiphys_shared::process::readiness::Condition;
 use tiphys_shared::security::passwords::{Credentials, Error as CredentialsError};
 use tiphys_shared::security::pki::Certificate;
 use tiphys_shared::security::tls::ClientTls;
@@ -173,17 +174,37 @@ pub struct Grpc {
     pub max_message_size: usize,
 }
 
+/// Who is told whether there is a stream, and why there is none.
+#[derive(Debug)]
+pub(crate) struct Presence {
+    pub(crate) connected: watch::Sender<bool>,
+    pub(crate) principal: Condition,
+}
+
+impl Presence {
+    fn here(&self) {
+        self.connected.send_replace(true);
+        self.principal.ready();
+    }
+
+    /// Returns whether there was one.
+    fn away(&self, reason: impl Into<String>) -> bool {
+        self.principal.not_ready(reason);
+        self.connected.send_replace(false)
+    }
+}
+
 /// Keeps a stream open until cancelled.
 ///
 /// # Errors
-/// What keeps the principal from being trusted, or it from trusting us, if it does so from the start: then a person has to
-/// mend it. Once there was a stream, certificates may be amid a rotation, and everything is tried again.
+/// What no time will mend, if it is so from the start: something else answers there, or our own options are wrong.
+/// Certificates are followed while we run, on both sides, so those that are refused are tried again.
 pub(crate) async fn keep(
     link: impl Link,
     side: Arc<ClusterSide>,
     proxy: Option<Arc<Proxy>>,
     heartbeat: Option<Duration>,
-    connected: watch::Sender<bool>,
+    presence: Presence,
     cancel: CancellationToken,
 ) -> Result<(), transport::Error> {
     let mut was_connected = false;
@@ -195,9 +216,10 @@ pub(crate) async fn keep(
         let outcome = tokio::select! {
             biased;
             () = cancel.cancelled() => return Ok(()),
-            outcome = session(&link, &side, proxy.as_ref(), heartbeat, &connected, &cancel) => outcome,
+            outcome = session(&link, &side, proxy.as_ref(), heartbeat, &presence, &cancel) => outcome,
         };
-        let worked = if connected.send_replace(false) { began.elapsed() } else { Duration::ZERO };
+        let worked =
+            if presence.away(format!("not connected: {outcome}")) { began.elapsed() } else { Duration::ZERO };
         metrics.connection_status.set(0);
         metrics.connection_start.set(0.0);
         if matches!(outcome, Error::Refused(_)) {
@@ -208,7 +230,7 @@ pub(crate) async fn keep(
         }
         metrics.connection_failures.with_label_values(&[outcome.word()]).inc();
         let outcome = match outcome {
-            Error::Dial(error) if !was_connected && !error.is_transient() => return Err(error),
+            Error::Dial(error) if !was_connected && error.is_lasting() => return Err(error),
             other => other,
         };
         was_connected |= !worked.is_zero();
@@ -231,7 +253,7 @@ async fn session(
     side: &Arc<ClusterSide>,
     proxy: Option<&Arc<Proxy>>,
     heartbeat: Option<Duration>,
-    connected: &watch::Sender<bool>,
+    presence: &Presence,
     cancel: &CancellationToken,
 ) -> Error {
     let outbound = &side.outbound;
@@ -252,7 +274,7 @@ async fn session(
     metrics.connections.inc();
     metrics.connection_status.set(1);
     metrics.connection_start.set(clock::now().as_millisecond() as f64 / 1000.0);
-    connected.send_replace(true);
+    presence.here();
     // In a task of its own, so that what goes through it does not hold up events; and no longer than the session.
     let _tunnel = proxy.map(|proxy| {
         let (link, proxy, mode) = (Arc::clone(link), Arc::clone(proxy), outbound.mode);

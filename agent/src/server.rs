@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::Error;
 use crate::cluster_cache::{self, ClusterCacheConfig};
-use crate::connection::{self, Link};
+use crate::connection::{self, Link, Presence};
 use crate::handler::ClusterSide;
 use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
@@ -255,7 +255,6 @@ impl<L: Link> Agent<L> {
                 );
                 synced.send_replace(true);
                 cluster.ready();
-                tasks.spawn(follow(connected.subscribe(), principal, stop.clone()));
                 // An autonomous cluster is not asked for it.
                 if let Some(cache) = config.cluster_cache.filter(|_| config.mode == Mode::Managed) {
                     let (outbound, connected) = (Arc::clone(&outbound), connected.subscribe());
@@ -271,7 +270,8 @@ impl<L: Link> Agent<L> {
                     resources,
                 });
                 tasks.spawn(connection::count(metrics, stores, stop.clone()));
-                kept = connection::keep(link, side, proxy, config.heartbeat, connected, cancel.clone()).await;
+                let presence = Presence { connected, principal };
+                kept = connection::keep(link, side, proxy, config.heartbeat, presence, cancel.clone()).await;
             }
         }
         stop.cancel();
@@ -280,23 +280,5 @@ impl<L: Link> Agent<L> {
             tracing::warn!(tasks = tasks.len(), "some tasks did not end in time");
         }
         kept.map_err(Error::Unreachable)
-    }
-}
-
-/// Says whether the principal is connected, until `stop`.
-async fn follow(mut connected: watch::Receiver<bool>, principal: Condition, stop: CancellationToken) {
-    loop {
-        if *connected.borrow_and_update() {
-            principal.ready();
-        } else {
-            principal.not_ready("not connected to the principal");
-        }
-        tokio::select! {
-            biased;
-            () = stop.cancelled() => return,
-            changed = connected.changed() => if changed.is_err() {
-                return principal.not_ready("the agent has stopped");
-            },
-        }
     }
 }

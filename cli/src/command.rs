@@ -23,7 +23,7 @@ mod version;
 
 use std::ffi::OsString;
 
-use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
+use clap::{ArgMatches, Args as _, Command};
 use tiphys_shared::process::options::{self, Origin, Setting};
 use tiphys_shared::process::profile::endpoint;
 use tiphys_shared::security::tls;
@@ -184,7 +184,7 @@ fn run_operators(program: Program, root: &Command, arguments: &[OsString]) -> Re
     while let Some((_, below)) = innermost.subcommand() {
         innermost = below;
     }
-    let targets = Targets::from_arg_matches(innermost).map_err(Failure::Usage)?;
+    let targets = Targets::read(innermost).map_err(Failure::Usage)?;
     match given.subcommand() {
         Some(("pki", below)) => pki::run(program, below, targets),
         Some(("agent", below)) => agents::run(program, below, targets),

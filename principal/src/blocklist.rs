@@ -10,7 +10,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tiphys_shared::kube::client;
-use tiphys_shared::kube::informer::Pauses;
+use tiphys_shared::kube::informer::{Pauses, watching};
 use tiphys_shared::process::metrics::{Error, Register, register};
 use tiphys_shared::process::options::Problem;
 use tiphys_shared::process::persist::persist;
@@ -93,7 +93,7 @@ pub async fn follow(
 }
 
 async fn watch(api: Api<ConfigMap>, blocklist: Blocklist, figures: Figures) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
+    let config = watching().fields(&format!("metadata.name={NAME}"));
     let mut events = watcher(api, config).backoff(Pauses::default()).boxed();
     let mut listed = BTreeMap::new();
     while let Some(event) = events.next().await {

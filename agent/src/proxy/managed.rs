@@ -9,7 +9,7 @@ use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
-use tiphys_shared::kube::informer::Pauses;
+use tiphys_shared::kube::informer::{Pauses, watching};
 use tiphys_shared::model::api_request::ResourcePath;
 use tiphys_shared::proxy::refusal::Refusal;
 use tokio::sync::watch;
@@ -82,7 +82,7 @@ impl Managed {
     /// Keeps up with the installation's tracking method until `cancel`.
     pub(crate) async fn follow(&self, cancel: CancellationToken) {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let config = watcher::Config::default().fields(&format!("metadata.name={SETTINGS}"));
+        let config = watching().fields(&format!("metadata.name={SETTINGS}"));
         let mut events = watcher(maps, config).backoff(Pauses::default()).boxed();
         loop {
             let event = tokio::select! {

@@ -78,7 +78,10 @@ async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> R
     let (metrics, health, profiles) = (&settings.metrics, &settings.health, &settings.profiles);
     let ports = Ports::open(metrics.as_ref(), health.as_ref(), profiles.as_ref()).await?;
     let registry = admin::registry()?;
-    let (config, link) = setup::prepare(&settings, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    // An API server that is slow, or says nothing, does not keep anybody from stopping us.
+    let preparing = setup::prepare(&settings, registry.clone(), &stop);
+    let Some(prepared) = stop.run_until_cancelled(preparing).await else { return Ok(()) };
+    let (config, link) = prepared.map_err(Failure::Setup)?;
     tracing::info!(principal = %settings.server, namespace = settings.namespace, mode = %settings.mode, "agent starts");
     let traces = config.traces.clone();
     let agent = Agent::new(config, link);

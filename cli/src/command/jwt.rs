@@ -145,10 +145,11 @@ async fn delete(targets: &Targets, options: DeleteKey) -> Result<(), Failure> {
         return Ok(());
     }
     let consent = Consent { yes: options.consent.yes || options.force };
-    consent.obtain(&format!(
+    let what = format!(
         "this deletes the key in Secret {at} at {}: the principal does not start without one",
         site.server
-    ))?;
+    );
+    consent.obtain(&what).await?;
     let api: Api<KubeSecret> = Api::namespaced(site.client.clone(), &site.namespace);
     api.delete(names::JWT, &DeleteParams::default())
         .await

@@ -248,7 +248,7 @@ async fn delete(targets: &Targets, options: Delete) -> Result<(), Failure> {
         "this deletes the CA in Secret {at} at {}: without its key nothing more can be signed",
         site.server
     );
-    options.consent.obtain(&what)?;
+    options.consent.obtain(&what).await?;
     // The one that was seen, and no other that took its place meanwhile.
     let only = kube::api::Preconditions { uid: found.metadata.uid, ..Default::default() };
     let params = DeleteParams { preconditions: Some(only), ..DeleteParams::default() };

@@ -61,12 +61,14 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
 }
 
 async fn serve(settings: Settings, levels: Levels, stop: CancellationToken) -> Result<(), Failure> {
-    // Ports first: they are quick to check, and a probe that comes early is answered.
+    // Ports first: they are quick to check.
     let (metrics, health, profiles) = (&settings.metrics, &settings.health, &settings.profiles);
     let ports = Ports::open(metrics.as_ref(), health.as_ref(), profiles.as_ref()).await?;
     let watched = Watched { ports, registry: admin::registry()?, levels };
     let Some(embedded) = &settings.embedded else {
-        let way = setup::connect(&settings, &watched.registry).await.map_err(Failure::Setup)?;
+        let connecting = setup::connect(&settings, &watched.registry);
+        let Some(way) = stop.run_until_cancelled(connecting).await else { return Ok(()) };
+        let way = way.map_err(Failure::Setup)?;
         return serve_on(way, None, &settings, watched, stop).await;
     };
     let control_plane = tokio::select! {
@@ -96,7 +98,10 @@ async fn serve_on(
 ) -> Result<(), Failure> {
     let failed = |error: &tiphys_principal::Error| Failure::because("the principal cannot run", error);
     let Watched { ports, registry, levels } = watched;
-    let config = setup::prepare(settings, way, registry.clone(), &stop).await.map_err(Failure::Setup)?;
+    // An API server that is slow, or says nothing, does not keep anybody from stopping us.
+    let preparing = setup::prepare(settings, way, registry.clone(), &stop);
+    let Some(config) = stop.run_until_cancelled(preparing).await else { return Ok(()) };
+    let config = config.map_err(Failure::Setup)?;
     let traces = config.traces.clone();
     let bound = tiphys_principal::bind(config).await.map_err(|error| failed(&error))?;
     tracing::info!(address = %bound.address(), namespace = settings.namespace, "principal listens");

@@ -16,8 +16,8 @@ pub(crate) struct Consent {
 }
 
 impl Consent {
-    /// Lets the work go on if the user wants it. `what` names what is lost.
-    pub(crate) fn obtain(self, what: &str) -> Result<(), Failure> {
+    /// Lets the work go on if the user wants it. `what` names what is lost. Whoever interrupts it need not answer.
+    pub(crate) async fn obtain(self, what: &str) -> Result<(), Failure> {
         if self.yes {
             return Ok(());
         }
@@ -26,11 +26,10 @@ impl Consent {
                 .remedy("give --yes if that is what you want"));
         }
         output::say(&format!("{what}. Type yes to go on:"));
-        let mut answer = String::new();
-        io::stdin()
-            .lock()
-            .read_line(&mut answer)
-            .map_err(|error| Failure::because("cannot read the answer", &error))?;
+        let read = tokio::task::spawn_blocking(|| io::stdin().lock().lines().next().transpose()).await;
+        let read = read.map_err(|error| Failure::because("cannot read the answer", &error))?;
+        let answer =
+            read.map_err(|error| Failure::because("cannot read the answer", &error))?.unwrap_or_default();
         if matches!(answer.trim().to_ascii_lowercase().as_str(), "yes" | "y") {
             Ok(())
         } else {

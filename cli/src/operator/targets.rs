@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, FromArgMatches as _};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use tiphys_shared::kube::client::{self, Access};
@@ -94,6 +95,24 @@ fn given(value: Option<&String>) -> Option<&str> {
 }
 
 impl Targets {
+    /// What was given. An entry that was named outranks the environment, and what else was named outranks the entry.
+    pub(crate) fn read(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut targets = Self::from_arg_matches(matches)?;
+        let named = |entry: &Option<String>| given(entry.as_ref()).is_some();
+        let (principal, agent) = (named(&targets.principal), named(&targets.agent));
+        for (is_outranked, id, value) in [
+            (principal, "principal_context", &mut targets.principal_context),
+            (principal, "principal_namespace", &mut targets.principal_namespace),
+            (agent, "agent_context", &mut targets.agent_context),
+            (agent, "agent_namespace", &mut targets.agent_namespace),
+        ] {
+            if is_outranked && matches.value_source(id) == Some(ValueSource::EnvVariable) {
+                *value = None;
+            }
+        }
+        Ok(targets)
+    }
+
     /// File of the local configuration.
     pub(crate) fn local_path(&self) -> Result<PathBuf, Failure> {
         match &self.config {
@@ -115,9 +134,9 @@ impl Targets {
 
     /// Reaches the control plane.
     pub(crate) async fn control_plane(&self) -> Result<Site, Failure> {
-        let entry = match (given(self.principal_context.as_ref()), given(self.principal.as_ref())) {
-            (Some(_), _) => None,
-            (None, Some(name)) => Some(self.local()?.principal(name)?),
+        let entry = match (given(self.principal.as_ref()), given(self.principal_context.as_ref())) {
+            (Some(name), _) => Some(self.local()?.principal(name)?),
+            (None, Some(_)) => None,
             (None, None) => self.local()?.default_principal(),
         };
         let access = Access { kubeconfig: self.kubeconfig.clone(), context: None };
@@ -143,10 +162,7 @@ impl Targets {
             return Err(Failure::usage("no cluster of an agent is named")
                 .remedy("name it with --agent-context, --agent or --agent-kubeconfig"));
         }
-        let entry = match (given(self.agent_context.as_ref()), given(self.agent.as_ref())) {
-            (None, Some(name)) => Some(self.local()?.agent(name)?),
-            _ => None,
-        };
+        let entry = given(self.agent.as_ref()).map(|name| self.local()?.agent(name)).transpose()?;
         let kubeconfig = self.agent_kubeconfig.clone().or_else(|| self.kubeconfig.clone());
         let access = Access { kubeconfig, context: None };
         let sides = (given(self.agent_context.as_ref()), given(self.agent_namespace.as_ref()));
@@ -175,7 +191,7 @@ async fn site(
     };
     let config = client::configuration(&access).await.map_err(|error| failed(&error))?;
     let server = config.cluster_url.to_string();
-    let client = client::client(config).map_err(|error| failed(&error))?;
+    let client = client::client(client::hurried(config)).map_err(|error| failed(&error))?;
     Ok(Site { client, namespace, server })
 }
 

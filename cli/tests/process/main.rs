@@ -11,6 +11,7 @@ mod operator;
 mod options;
 mod profile;
 mod serve;
+mod targets;
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! Principal and agent as processes of their own, over API servers on loopback.
 
-use std::io::{BufRead, BufReader};
-use std::net::Ipv4Addr;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{ApiResource, DynamicObject, PostParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::json;
@@ -20,7 +20,7 @@ use tiphys_shared::security::tls::Material;
 use tiphys_shared::security::token::Issuer;
 use tokio_util::sync::CancellationToken;
 
-use crate::{kubeconfig, tiphys};
+use crate::{free_port, kubeconfig, tiphys};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Long enough for any machine; a test that waits so long has failed.
@@ -313,17 +313,34 @@ async fn a_missing_secret_ends_the_process_and_is_named_with_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_agent_that_trusts_another_ca_ends_and_names_the_cause_and_the_remedy() {
+async fn an_agent_that_starts_with_another_ca_names_cause_and_remedy_and_waits_for_the_right_one() {
     let stage = stage().await;
     let (_principal, port) = stage.principal();
     let other = Ca::generate("somebody else", clock::now(), DAY).unwrap();
     assert_ne!(other.certificate_pem(), stage.ca.certificate_pem());
-    let file = stage.folder.join("other.crt");
-    std::fs::write(&file, other.certificate_pem()).unwrap();
-    let mut agent = stage.agent(&port, &["--root-ca-path", file.to_str().unwrap()]);
-    let line = agent.wait_for("error:");
+    let secrets: Api<Secret> = Api::namespaced(stage.edge.client.clone(), "argocd");
+    let trust = async |ca: &Ca| {
+        let patch = json!({ "data": { "ca.crt": ByteString(ca.certificate_pem().into()) } });
+        secrets.patch("argocd-agent-ca", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    };
+    trust(&other).await;
+    let health = free_port().to_string();
+    let mut agent =
+        stage.edge.agent_with(&port, "mtls:any", &["--metrics-port=0", "--healthz-port", &health]);
+    let line = agent.wait_for("not connected to the principal");
     assert!(line.contains("unknown ca") && line.contains("give this side the ca that signed it"), "{line}");
-    assert_eq!(agent.exit_code(), Some(1));
+    // Who asks why it is not ready is told the same.
+    let why = tokio::task::spawn_blocking(move || {
+        let mut stream = TcpStream::connect(format!("127.0.0.1:{health}")).unwrap();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let why = why.await.unwrap();
+    assert!(why.starts_with("HTTP/1.1 503") && why.contains("unknown ca"), "{why}");
+    trust(&stage.ca).await;
+    agent.wait_for("connected to the principal");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

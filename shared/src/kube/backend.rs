@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client};
 
+use super::client::said;
 use super::informer::trimmed;
 use super::kinds;
 use crate::model::object::ObjectExt as _;
@@ -36,7 +37,7 @@ pub enum Done {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server is away or busy, or others kept changing the resource: worth another try.
-    #[error("{what} {key}: {source}")]
+    #[error("{what} {key}: {}", said(source))]
     Transient {
         /// What was attempted.
         what: &'static str,
@@ -46,7 +47,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// The API server will not have it.
-    #[error("{what} {key}: {source}")]
+    #[error("{what} {key}: {}", said(source))]
     Refused {
         /// What was attempted.
         what: &'static str,

@@ -3,6 +3,7 @@
 mod measured;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -17,6 +18,15 @@ pub struct Access {
     pub kubeconfig: Option<PathBuf>,
     /// The context to use instead of the file's current one.
     pub context: Option<String>,
+}
+
+/// What the API server says about a request that it refuses, or why there was no answer; for people.
+pub fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        kube::Error::Api(status) => format!("{} ({})", status.reason, status.code),
+        other => other.to_string(),
+    }
 }
 
 /// Why there is no client.
@@ -38,12 +48,24 @@ pub enum Error {
     Client(#[source] Box<kube::Error>),
 }
 
-/// Makes a client.
+/// For how long an API server may say nothing while something is expected of it. It gives up a request after 60 s, and each
+/// watch ends earlier.
+const SILENCE: Duration = Duration::from_secs(65);
+/// The same while a person waits.
+const SHORT_SILENCE: Duration = Duration::from_secs(30);
+
+/// Makes a client for a person's command.
 ///
 /// # Errors
 /// [`Error`] if the configuration cannot be read. The API server itself is not asked yet.
 pub async fn connect(access: &Access) -> Result<Client, Error> {
-    client(configuration(access).await?)
+    client(hurried(configuration(access).await?))
+}
+
+/// For a person who waits: answers that do not come soon are not waited for.
+pub fn hurried(mut config: Config) -> Config {
+    config.read_timeout = Some(SHORT_SILENCE);
+    config
 }
 
 /// Makes a client of what [`configuration`] has read.
@@ -81,8 +103,7 @@ pub async fn configuration(access: &Access) -> Result<Config, Error> {
             .map_err(|source| Error::Kubeconfig { path: "of the environment".to_owned(), source })?,
         None => Config::infer().await.map_err(Error::Infer)?,
     };
-    // A watch is silent while nothing changes; the watcher has its own idea of how long is too long.
-    config.read_timeout = None;
+    config.read_timeout = Some(SILENCE);
     // HTTPS_PROXY says how the principal is reached. Of NO_PROXY kube knows nothing here, and a cluster's own API server is near.
     let of_environment = ["HTTPS_PROXY", "https_proxy"].map(|name| std::env::var(name).unwrap_or_default());
     config.proxy_url = config.proxy_url.filter(|proxy| is_of_kubeconfig(proxy, &of_environment));

@@ -254,7 +254,7 @@ impl Informer {
     /// Watches, and calls `on_change` for each change in order, until `cancel`. A server that is away, forgets
     /// (410) or refuses is tried again, with growing pauses; the first and each repeated failure is logged.
     pub async fn run(self, cancel: CancellationToken, mut on_change: impl FnMut(Change) + Send) {
-        let mut config = watcher::Config::default();
+        let mut config = watching();
         if let Some(labels) = &self.scope.labels {
             config = config.labels(labels);
         }
@@ -355,6 +355,14 @@ fn version(object: &Object) -> u64 {
 pub(super) fn trimmed(mut object: Object) -> Object {
     object.metadata.managed_fields = None;
     object
+}
+
+/// After so many seconds a watch is begun anew: how long it takes at most until a dead way to the API server is noticed.
+const WATCH: u32 = 30;
+
+/// How everything is watched.
+pub fn watching() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH)
 }
 
 /// Pauses between two tries at a watch: 50 ms, doubling to 10 s, each lengthened by chance by up to a half.

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::kube::informer::Pauses;
+use crate::kube::informer::{Pauses, watching};
 
 /// What a Secret holds; empty where there is none.
 pub(super) type Content = Arc<BTreeMap<String, ByteString>>;
@@ -46,7 +46,7 @@ impl Watched {
 }
 
 async fn run(api: Api<Secret>, name: String, sender: watch::Sender<Option<Content>>) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let config = watching().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api, config).backoff(Pauses::default()).boxed();
     let mut listed = Content::default();
     while let Some(event) = events.next().await {

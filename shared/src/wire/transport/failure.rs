@@ -264,6 +264,22 @@ impl Error {
         }
     }
 
+    /// Whether it stays so until somebody changes what this process was started with, or starts something else there. Not
+    /// certificates: those are replaced while processes run.
+    pub fn is_lasting(&self) -> bool {
+        let is_of_certificates = matches!(
+            self,
+            Self::UnknownIssuer { .. }
+                | Self::NameMismatch { .. }
+                | Self::Expired { .. }
+                | Self::NotYetValid { .. }
+                | Self::BadCertificate { .. }
+                | Self::ClientCertificateRejected { .. }
+                | Self::ClientCertificateRequired { .. }
+        );
+        !self.is_transient() && !is_of_certificates
+    }
+
     /// Whether somebody took the connection and then had no time for it: nothing came, or the end.
     pub fn is_busy(&self) -> bool {
         match self {
