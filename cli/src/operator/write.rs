@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
 
-pub(crate) use self::loss::{BUNDLE, merged};
+pub(crate) use self::loss::{BUNDLE, is_key, merged};
 use super::targets::Site;
 use crate::failure::Failure;
 use crate::output;

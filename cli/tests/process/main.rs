@@ -5,6 +5,7 @@
 mod command_line;
 mod demo;
 mod embedded;
+mod export;
 mod keys;
 mod observation;
 mod operator;
