@@ -7,6 +7,7 @@ mod demo;
 mod embedded;
 mod export;
 mod keys;
+mod kubeconfig;
 mod observation;
 mod operator;
 mod options;
