@@ -70,6 +70,14 @@ impl News {
         self.0.tell(Regarding::object(kind, object), Event::warning("NotSent", "Synchronize", &note));
     }
 
+    /// What users made here is an autonomous agent's from now on, which has one of the same name.
+    pub(crate) fn taken_over(&self, agent: &AgentName, kind: Kind, object: &Object) {
+        let note = format!(
+            "agent {agent} is autonomous and owns this from now on: it has one of this name, and what was here before gives way"
+        );
+        self.0.tell(Regarding::object(kind, object), Event::warning("TakenOver", "Synchronize", &note));
+    }
+
     /// Somebody has changed what is only shown here.
     pub(crate) fn undone(&self, kind: Kind, undone: &Undone) {
         let (object, note) = match undone {

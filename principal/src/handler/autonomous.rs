@@ -8,6 +8,7 @@ use tiphys_shared::model::object::ObjectExt as _;
 use tiphys_shared::model::{Event, EventKind, Kind, Object, ResourceKey, SourceUid, Target};
 use tiphys_shared::process::persist::persist;
 use tiphys_shared::protocol::mirror::Wanted;
+use tiphys_shared::protocol::ownership;
 use tiphys_shared::wire::pump::Outcome;
 
 use super::mirrored::is_project_of;
@@ -56,8 +57,14 @@ impl AgentSide {
             return Outcome::Refused(reason);
         }
         let reconciler = &self.outbound.reconciler;
+        let stranger = self.outbound.stores.of(kind).get(&key).filter(|there| there.source_uid().is_none());
         let unfinished = reconciler.accept(&key, |mirror| mirror.accept(key.clone(), Wanted::Present(shown)));
         let outcome = self.follow(&key).await;
+        if let (Outcome::Done, Some(stranger)) = (&outcome, stranger)
+            && !ownership::refuses_adoption(Some(&stranger), reconciler.policy(kind))
+        {
+            self.took_over(kind, &stranger);
+        }
         if !matches!(outcome, Outcome::Later(_)) {
             unfinished.finish();
         }
@@ -68,6 +75,17 @@ impl AgentSide {
             status::end_requests(existing, incoming, incoming.uid(), pending)
         })
         .await
+    }
+
+    fn took_over(&self, kind: Kind, stranger: &Object) {
+        let (agent, agents) = (&self.agent.name, &self.outbound.agents);
+        let (namespace, name) = (stranger.namespace(), stranger.name());
+        tracing::warn!(%agent, namespace, name, "what was made here is the autonomous agent's from now on");
+        agents.problems.note(
+            Some(agent),
+            &format!("took over {namespace}/{name}, which was made here: it is autonomous"),
+        );
+        agents.news.taken_over(agent, kind, stranger);
     }
 
     async fn gone(&self, kind: Kind, incoming: &Object) -> Outcome {

@@ -149,6 +149,29 @@ async fn whoever_changes_or_deletes_a_copy_is_told_why_it_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_made_what_an_autonomous_agent_takes_over_is_told() {
+    let mut fleet = fleet(&["own"], &["own"], EAGER).await;
+    fleet.start_all().await;
+    let made = fleet.create("own", "guestbook").await;
+    let original = application("guestbook", "v2");
+    fleet.at_cluster(Kind::Application, "own").create(&PostParams::default(), &original).await.unwrap();
+    let events: Api<Event> = Api::namespaced(fleet.control.client(), "own");
+    let told = until_told(&events, made.uid().as_deref(), "TakenOver", |_| true).await;
+    assert!(note(&told).contains("agent own is autonomous"), "{}", note(&told));
+    // What is its own already is none's loss.
+    merge(
+        &fleet.at_cluster(Kind::Application, "own"),
+        "guestbook",
+        json!({"spec": {"source": {"path": "new"}}}),
+    )
+    .await;
+    fleet.until_quiet().await;
+    let all = events.list(&Default::default()).await.unwrap().items;
+    let reasons: Vec<_> = all.iter().filter_map(|event| event.reason.as_deref()).collect();
+    assert_eq!(reasons, ["TakenOver"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_that_comes_and_goes_all_the_time_is_told_of_once() {
     let mut fleet = fleet(&["edge"], &[], Limits::default()).await;
     let secret = known_cluster(&fleet, "edge", "cluster-edge").await;
