@@ -41,7 +41,10 @@ impl KeyOptions {
 
     /// Whether such a key takes so long to make that people wonder.
     pub(crate) fn takes_a_moment(&self) -> bool {
-        self.key_algorithm.map_or(self.key_size.is_some(), |kind| kind == Algorithm::Rsa)
+        match self.key_algorithm {
+            None => self.key_size.is_some(),
+            Some(kind) => kind == Algorithm::Rsa,
+        }
     }
 
     /// What they come to.
