@@ -134,20 +134,24 @@ pub(super) async fn apply(target: &Target, found: &[Found], decision: Decision) 
         output::say(&format!("nothing was changed at {}: {summary}", target.server));
         return Ok(());
     }
-    agree(target, &items, decision).await?;
+    let changes = changed(&items);
+    if changes > 0 {
+        let what = format!("this changes {changes} objects that are at {} already", target.server);
+        decision.consent.obtain(&what).await?;
+    }
     let total = items.len();
-    let (first, mut rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.stage != Stage::Rest);
+    let (first, rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.stage != Stage::Rest);
     write(target, &first, 0, total).await?;
     let (mut later, known): (Vec<_>, Vec<_>) =
-        rest.drain(..).partition(|item| matches!(item.verdict, Verdict::Later));
+        rest.into_iter().partition(|item| matches!(item.verdict, Verdict::Later));
     look(target, &mut later, false).await;
-    judge(
-        target,
-        &later,
-        decision,
-        "definitions and namespaces are there now, and nothing else was changed",
-    )?;
-    agree(target, &later, decision).await?;
+    let state = "definitions and namespaces are there now, and nothing else was changed";
+    judge(target, &later, decision, state)?;
+    let surprises = changed(&later);
+    if surprises > 0 && !decision.consent.yes {
+        return Err(Failure::new(format!("{surprises} objects have come to be there meanwhile; {state}"))
+            .remedy("run it again, which asks about them"));
+    }
     write(target, &known, first.len(), total).await?;
     write(target, &later, first.len() + known.len(), total).await?;
     output::say(&format!("{total} objects applied to {}: {summary}", target.server));
@@ -191,13 +195,11 @@ async fn look(target: &Target, items: &mut [Item<'_>], may_follow: bool) {
 
 /// Tells what would change, and ends it where that must not be. Returns what would be done in numbers.
 fn judge(target: &Target, items: &[Item<'_>], decision: Decision, state: &str) -> Result<String, Failure> {
-    let (mut new, mut changed, mut refused, mut keys) = (0, 0, 0, Vec::new());
+    let (mut refused, mut keys) = (0, Vec::new());
     for item in items {
         match &item.verdict {
-            Verdict::Known(Outcome::Same, _) => {}
-            Verdict::Known(Outcome::New, _) | Verdict::Later => new += 1,
+            Verdict::Known(Outcome::New | Outcome::Same, _) | Verdict::Later => {}
             Verdict::Known(Outcome::Changed { keys: others }, _) => {
-                changed += 1;
                 output::say(&format!("would change {item}"));
                 if !others.is_empty() {
                     keys.push(format!("{item} ({})", others.join(", ")));
@@ -224,19 +226,14 @@ fn judge(target: &Target, items: &[Item<'_>], decision: Decision, state: &str) -
              be served any more",
         ));
     }
+    let (new, changed) = (items.iter().filter(|item| item.is_new()).count(), changed(items));
     Ok(format!("{new} new, {changed} changed, {} the same", items.len() - new - changed))
 }
 
-/// Asks, if something that is there would change.
-async fn agree(target: &Target, items: &[Item<'_>], decision: Decision) -> Result<(), Failure> {
+/// How many objects are there and would change.
+fn changed(items: &[Item<'_>]) -> usize {
     let changes = |item: &&Item<'_>| matches!(item.verdict, Verdict::Known(Outcome::Changed { .. }, _));
-    match items.iter().filter(changes).count() {
-        0 => Ok(()),
-        changed => {
-            let what = format!("this changes {changed} objects that are at {} already", target.server);
-            decision.consent.obtain(&what).await
-        }
-    }
+    items.iter().filter(changes).count()
 }
 
 async fn write(target: &Target, items: &[Item<'_>], before: usize, total: usize) -> Result<(), Failure> {
