@@ -119,7 +119,7 @@ async fn serve(web: &Web, connection: Connection) {
         .serve_connection(TokioIo::new(connection), service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(?from, %error, "web: a client went away");
+        tracing::debug!(from = from.map(tracing::field::display), %error, "web: a client went away");
     }
 }
 

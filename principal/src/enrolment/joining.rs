@@ -114,7 +114,7 @@ impl Join for Joining {
                 self.authority.count("join", refusal.reason());
                 // What was sent is shown cut to its form: it may be anything.
                 let token: String = request.get_ref().id.chars().take(10).collect();
-                tracing::warn!(?from, token, cause = refusal.reason(), reason = %refusal, "join request refused");
+                tracing::warn!(from = from.map(tracing::field::display), token, cause = refusal.reason(), reason = %refusal, "join request refused");
                 tokio::time::sleep(PAUSE).await;
                 Err(refusal.status())
             }

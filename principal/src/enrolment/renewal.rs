@@ -56,7 +56,7 @@ impl Renewal for Renewing {
             Err(refusal) => {
                 self.authority.count("renewal", refusal.reason());
                 let from = peer.and_then(|peer| peer.address);
-                tracing::warn!(?from, cause = refusal.reason(), reason = %refusal, "renewal refused");
+                tracing::warn!(from = from.map(tracing::field::display), cause = refusal.reason(), reason = %refusal, "renewal refused");
                 Err(refusal.status())
             }
         }

@@ -133,7 +133,7 @@ impl Authentication for AuthService {
             Err(status) => {
                 let from = request.extensions().get::<Peer>().and_then(|peer| peer.address);
                 tracing::warn!(
-                    ?from,
+                    from = from.map(tracing::field::display),
                     method = body.method,
                     reason = status.message(),
                     "authentication refused"

@@ -52,7 +52,10 @@ pub(crate) async fn run(proxy: Arc<Proxy>, listener: TcpListener, tls: ServerTls
         };
         let Ok(place) = Arc::clone(&room).try_acquire_owned() else {
             proxy.metrics.proxy_errors.with_label_values(&["", "too_many_connections"]).inc();
-            tracing::warn!(from = ?connection.peer().address, "resource proxy: too many connections");
+            tracing::warn!(
+                from = connection.peer().address.map(tracing::field::display),
+                "resource proxy: too many connections"
+            );
             continue;
         };
         let proxy = Arc::clone(&proxy);
@@ -91,6 +94,6 @@ async fn serve(proxy: Arc<Proxy>, connection: Connection) {
     };
     if let Err(error) = outcome {
         // Clients come and go; what was under way is in the audit log.
-        tracing::debug!(from = ?peer.address, %error, "resource proxy: connection broke");
+        tracing::debug!(from = peer.address.map(tracing::field::display), %error, "resource proxy: connection broke");
     }
 }
