@@ -140,7 +140,7 @@ pub(super) async fn apply(target: &Target, found: &[Found], decision: Decision) 
         decision.consent.obtain(&what).await?;
     }
     let total = items.len();
-    let (first, rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.stage != Stage::Rest);
+    let (first, rest): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| item.stage < Stage::Declared);
     write(target, &first, 0, total).await?;
     let (mut later, known): (Vec<_>, Vec<_>) =
         rest.into_iter().partition(|item| matches!(item.verdict, Verdict::Later));
@@ -152,8 +152,9 @@ pub(super) async fn apply(target: &Target, found: &[Found], decision: Decision) 
         return Err(Failure::new(format!("{surprises} objects have come to be there meanwhile; {state}"))
             .remedy("run it again, which asks about them"));
     }
-    write(target, &known, first.len(), total).await?;
-    write(target, &later, first.len() + known.len(), total).await?;
+    let mut rest: Vec<_> = known.into_iter().chain(later).collect();
+    rest.sort_by_key(|item| item.stage);
+    write(target, &rest, first.len(), total).await?;
     output::say(&format!("{total} objects applied to {}: {summary}", target.server));
     Ok(())
 }

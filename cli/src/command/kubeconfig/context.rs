@@ -52,6 +52,10 @@ impl Context {
             from.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         let user = match (part(&config, "bearerToken"), part(&tls, "certData"), part(&tls, "keyData")) {
+            // The proxy wants a certificate besides, which is that of all agents.
+            (Some(token), Some(chain), Some(key)) => {
+                json!({"token": token, "client-certificate-data": chain, "client-key-data": key})
+            }
             (Some(token), ..) => json!({"token": token}),
             (None, Some(chain), Some(key)) => {
                 json!({"client-certificate-data": chain, "client-key-data": key})
@@ -147,6 +151,9 @@ impl Context {
 
 /// Whether the credentials themselves say which agent is meant.
 fn names(user: &Value, agent: &AgentName) -> bool {
+    if user.get("token").is_some() {
+        return true;
+    }
     let Some(chain) = user.get("client-certificate-data").and_then(Value::as_str) else { return true };
     let certificate = STANDARD.decode(chain).ok().and_then(|pem| Certificate::from_pem(&pem).ok());
     certificate.is_none_or(|certificate| certificate.common_name.as_deref() == Some(agent.as_str()))
@@ -238,6 +245,17 @@ mod tests {
             json!({"server": "https://proxy:9090", "insecure-skip-tls-verify": true})
         );
         assert_eq!(context.user, json!({"token": "t"}));
+    }
+
+    #[test]
+    fn a_token_goes_with_the_certificate_without_which_the_proxy_hears_nobody() {
+        let mut config = certificate("all-agents");
+        config["bearerToken"] = json!("t");
+        let context = Context::read(&agent(), &secret(&config), Overrides::default()).unwrap();
+        assert_eq!(context.user["token"], "t");
+        assert_eq!(context.user["client-certificate-data"], config["tlsClientConfig"]["certData"]);
+        assert_eq!(context.user["client-key-data"], "a2V5");
+        assert_eq!(context.cluster["server"], "https://proxy:9090", "the token names the agent");
     }
 
     #[test]
