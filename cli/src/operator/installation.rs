@@ -120,7 +120,11 @@ impl Installation {
                 "make room in the folder for them",
             )
         })?;
-        if !self.arguments.iter().any(|argument| argument.starts_with("--kube")) {
+        // A control plane of its own is in a folder; any other one is found here as it is found there.
+        let finds_its_own = |argument: &String| {
+            argument.starts_with("--kube") || argument == "--embedded" || argument.starts_with("--embedded=")
+        };
+        if !self.arguments.iter().any(finds_its_own) {
             line.push(format!("--kubeconfig={}", stand_in.path().display()));
         }
         let given = options::lenient(root.clone()).try_get_matches_from(line).map_err(|error| {

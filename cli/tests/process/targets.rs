@@ -35,6 +35,19 @@ async fn an_entry_that_is_named_outranks_the_environment() {
     assert!(unknown.code != Some(0) && unknown.stderr.contains("nosuch"), "{}", unknown.stderr);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_plane_in_a_folder_is_judged_by_its_own_defaults() {
+    let folder = tempfile::tempdir().unwrap();
+    let there = cluster(folder.path(), "there").await;
+    let mut command = tiphys();
+    command.args(["validate", "principal", "--kubeconfig", &there.kubeconfig]);
+    command.args(["--", "--embedded", "/nonexistent/control-plane"]);
+    let run: Run = tokio::task::spawn_blocking(move || command.output().unwrap().into()).await.unwrap();
+    assert!(!run.stdout.contains("two control planes"), "{}", run.stdout);
+    // It has an --auth of its own.
+    assert!(!run.stdout.contains("--auth") && run.stdout.contains("argocd-agent-jwt"), "{}", run.stdout);
+}
+
 /// An API server that takes connections and says nothing.
 fn silent(folder: &std::path::Path) -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
