@@ -118,6 +118,15 @@ impl Error {
         }
     }
 
+    /// Whether nobody joins with this token, whatever else is mended.
+    pub fn wants_another_token(&self) -> bool {
+        match self {
+            Self::OtherAuthorities => true,
+            Self::Refused(status) => matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied),
+            _ => false,
+        }
+    }
+
     /// Whether the principal itself has said that it could not do it now, so that the token is as good as before.
     fn asks_for_another_try(&self) -> bool {
         matches!(self, Self::Refused(status) if status.code() == Code::Unavailable && status.source().is_none())
@@ -307,5 +316,24 @@ impl Keeping {
         current.data = secret.data;
         current.metadata.labels.get_or_insert_default().extend(secret.metadata.labels.unwrap_or_default());
         self.secrets.replace(name, how, &current).await.map(drop).map_err(failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_token_is_asked_for_only_where_this_one_is_at_fault() {
+        let refused = |code| Error::Refused(Box::new(Status::new(code, "x")));
+        for code in [Code::Unauthenticated, Code::PermissionDenied] {
+            assert!(refused(code).wants_another_token(), "{code}");
+        }
+        // A CA that signs nothing, a rule that knows nobody, an API server that is away.
+        for code in [Code::FailedPrecondition, Code::Unavailable, Code::InvalidArgument] {
+            assert!(!refused(code).wants_another_token(), "{code}");
+        }
+        assert!(Error::OtherAuthorities.wants_another_token());
+        assert!(!Error::TimedOut.wants_another_token());
     }
 }
