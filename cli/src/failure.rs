@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use kube::core::Status;
 use tiphys_shared::process::options::{Problem, Problems};
+use tiphys_shared::security::pki;
 
 use crate::output;
 
@@ -48,7 +49,9 @@ impl Failure {
 
     /// The work could not be done, because of `error` and what caused it.
     pub(crate) fn because(what: &str, error: &(dyn Error + 'static)) -> Self {
-        Self::Work { what: format!("{what}: {}", story(error)), remedy: remedy_for(error), code: 1 }
+        // Names that are certified here come from the command line.
+        let code = if names_nobody(error) { 2 } else { 1 };
+        Self::Work { what: format!("{what}: {}", story(error)), remedy: remedy_for(error), code }
     }
 
     /// Adds what to do about it.
@@ -162,8 +165,16 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| Error::source(*error))
 }
 
+/// Whether a name was given for a certificate that is none.
+fn names_nobody(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| matches!(cause.downcast_ref(), Some(pki::Error::BadName { .. })))
+}
+
 /// What helps against causes that are the same everywhere.
 fn remedy_for(error: &(dyn Error + 'static)) -> Option<String> {
+    if names_nobody(error) {
+        return Some("write DNS names such as principal.example.com, and IP addresses".to_owned());
+    }
     causes(error).find_map(|cause| {
         if let Some(problem) = cause.downcast_ref::<Problem>() {
             return Some(problem.remedy.clone());

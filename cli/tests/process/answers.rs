@@ -175,6 +175,8 @@ async fn errors_and_empty_answers_are_told_in_the_form_that_was_asked_for() {
             "remedy: create what is missing",
         ),
         (vec!["agent", "create", "edge-2", "--label", "a!b=c"], 1, "remedy: correct what the message names"),
+        (vec!["pki", "issue", "principal", "--dns", "foo bar"], 2, "remedy: write DNS names"),
+        (vec!["agent", "token", "create", "--name", "../x"], 2, "DNS-1123"),
         (vec!["completion"], 2, "no shell is named"),
         ([&explain[..], &[""], &options].concat(), 2, "\"\" is not the name"),
         ([&explain[..], &["a\nb"], &options].concat(), 2, "\"a\\nb\" is not the name"),

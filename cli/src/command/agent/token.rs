@@ -135,7 +135,8 @@ pub(in crate::command) fn run(given: &ArgMatches, targets: Targets) -> Result<()
 
 async fn create(targets: &Targets, options: Create) -> Result<(), Failure> {
     if options.ttl.is_zero() || options.ttl > LONGEST {
-        return Err(Failure::usage("--ttl must be more than nothing and at most 720h"));
+        return Err(Failure::usage("--ttl must be more than nothing and at most 720h")
+            .remedy("write how long it takes until the cluster joins, such as 15m"));
     }
     let site = targets.control_plane().await?;
     let authorities = authorities(&site, &options.ca_secret_name).await?;
