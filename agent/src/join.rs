@@ -93,6 +93,18 @@ pub enum Error {
         /// Which one.
         name: &'static str,
     },
+    /// What is there has a private key, which nobody could bring back.
+    #[error(
+        "Secret {namespace}/{name} holds a private key, {entry}, which would be lost: it is not that of an agent's cluster"
+    )]
+    HoldsKey {
+        /// Where.
+        namespace: String,
+        /// Which one.
+        name: &'static str,
+        /// Its entry with the key.
+        entry: String,
+    },
     /// This cluster's API server refuses.
     #[error("cannot write Secret {namespace}/{name}: {source}")]
     Write {
@@ -275,7 +287,7 @@ impl Keeping {
     /// Writes the Secrets.
     ///
     /// # Errors
-    /// [`Error::Write`] or [`Error::Joined`].
+    /// [`Error::Write`], [`Error::Joined`] or [`Error::HoldsKey`].
     pub async fn keep(&self, material: &Material) -> Result<(), Error> {
         self.write(material, &PostParams::default()).await
     }
@@ -283,7 +295,8 @@ impl Keeping {
     async fn write(&self, material: &Material, how: &PostParams) -> Result<(), Error> {
         let own = [("tls.crt", material.chain.as_slice()), ("tls.key", material.key.expose())];
         self.put(CERTIFICATE_SECRET, Some("kubernetes.io/tls"), &own, self.replace, how).await?;
-        // The CAs may be there before: they are no secret, and those that came are the right ones.
+        // The CAs may be there before: they are no secret, and those that came are the right ones. What has a key besides
+        // is a control plane's.
         self.put(CA_SECRET, None, &[("ca.crt", &material.ca)], true, how).await
     }
 
@@ -312,11 +325,23 @@ impl Keeping {
             return Err(Error::Joined { namespace: namespace(), name });
         }
         let mut current = self.secrets.get(name).await.map_err(failed)?;
+        if let Some(entry) = lost_key(current.data.as_ref(), secret.data.as_ref()) {
+            return Err(Error::HoldsKey { namespace: namespace(), name, entry: entry.to_owned() });
+        }
         // The type of a Secret cannot be changed.
         current.data = secret.data;
         current.metadata.labels.get_or_insert_default().extend(secret.metadata.labels.unwrap_or_default());
         self.secrets.replace(name, how, &current).await.map(drop).map_err(failed)
     }
+}
+
+/// The first private key in what is there that would not be in what takes its place.
+fn lost_key<'a>(
+    there: Option<&'a BTreeMap<String, ByteString>>,
+    wanted: Option<&BTreeMap<String, ByteString>>,
+) -> Option<&'a str> {
+    let kept = |name: &str| wanted.is_some_and(|wanted| wanted.contains_key(name));
+    there?.keys().map(String::as_str).find(|name| name.ends_with(".key") && !kept(name))
 }
 
 #[cfg(test)]

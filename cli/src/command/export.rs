@@ -1,37 +1,42 @@
 //! `export`: everything that an embedded control plane has, for a copy or for a move to a real cluster.
 
 mod objects;
+mod outcome;
+mod target;
 
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::{ArgMatches, Args, Command};
-use kube::api::{DynamicObject, ListParams, Patch, PatchParams};
-use kube::discovery::{ApiCapabilities, ApiResource, Discovery, Scope, verbs};
+use clap::{ArgAction, ArgMatches, Args, Command};
+use kube::api::{DynamicObject, ListParams};
+use kube::discovery::{ApiCapabilities, ApiResource, Discovery, verbs};
 use kube::{Api, Client};
 use tiphys_shared::kube::client::{self, Access};
 
 use self::objects::Stage;
+use self::target::Target;
 use crate::failure::Failure;
-use crate::{embedded, output, runtime};
+use crate::operator::confirm::Consent;
+use crate::operator::write::DryRun;
+use crate::{embedded, operator, output};
 
 const EXAMPLES: &str = "\
 Examples:
   tiphys export --embedded ./control-plane --apply --kubeconfig ~/.kube/config
                                                        move it to a real cluster
+  tiphys export --embedded ./control-plane --apply --kubecontext production --dry-run
+                                                       what that would create and change there
   tiphys export --embedded ./control-plane > copy.yaml
                                                        a copy to keep; there are secrets in it
 
 It works while the principal runs, and while it is stopped. Definitions come first, then namespaces, then the rest.
-What a server sets is left out, owners among it, since they are named by a UID that is another one elsewhere.";
+What a server sets is left out, owners among it, since they are named by a UID that is another one elsewhere.
 
-/// In whose name objects are applied.
-const MANAGER: &str = "tiphys-export";
+The cluster that gets it is looked at first, without effect. It is asked about what is there and would change; private keys
+that are there and differ stay, and with them everything else, without --replace-keys.";
+
 /// How many objects are read at a time.
 const PAGE: u32 = 500;
-/// How long definitions may take to be served.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Args)]
 struct Options {
@@ -47,6 +52,21 @@ struct Options {
     /// Context of the cluster that gets it, instead of the current one
     #[arg(long, value_name = "NAME")]
     kubecontext: Option<String>,
+    /// Replace private keys that are there, a CA's and the one that signs tokens among them: who relies on them is cut off
+    #[arg(long, action = ArgAction::Set, default_value = "false")]
+    replace_keys: bool,
+    #[command(flatten)]
+    consent: Consent,
+    #[command(flatten)]
+    dry_run: DryRun,
+}
+
+/// What the user wants done to a cluster.
+#[derive(Debug, Clone, Copy)]
+struct Decision {
+    consent: Consent,
+    replace_keys: bool,
+    dry_run: bool,
 }
 
 pub(super) fn command() -> Command {
@@ -59,15 +79,24 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> {
     let options: Options = super::load(command, given)?;
+    let decision = Decision {
+        consent: options.consent,
+        replace_keys: options.replace_keys,
+        dry_run: options.dry_run.dry_run,
+    };
     if !options.apply && (options.kubeconfig.is_some() || options.kubecontext.is_some()) {
         return Err(Failure::usage("--kubeconfig and --kubecontext name a cluster to apply to")
+            .remedy("add --apply, or leave them out to print"));
+    }
+    if !options.apply && (decision.consent.yes || decision.replace_keys || decision.dry_run) {
+        return Err(Failure::usage("--yes, --replace-keys and --dry-run are about a cluster to apply to")
             .remedy("add --apply, or leave them out to print"));
     }
     if !options.apply && std::io::stdout().is_terminal() {
         return Err(Failure::usage("there are secrets in it, which do not belong on a terminal")
             .remedy("send it to a file or to another command, or add --apply"));
     }
-    runtime::run(1, async |_| {
+    operator::run(async {
         // It is there first: what cannot be reached is not to be found out halfway.
         let target = match options.apply {
             true => Some(target(&options).await?),
@@ -75,33 +104,28 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
         };
         let (_server, source) = source(&options).await?;
         let found = read(&source).await?;
-        let count = found.iter().map(|(_, _, objects)| objects.len()).sum::<usize>();
-        match target {
-            Some(target) => {
-                apply(&target, &found).await?;
-                output::say(&format!("{count} objects applied"));
-                Ok(())
-            }
-            None => {
-                let all = found.iter().flat_map(|(_, _, objects)| objects);
-                for object in all {
-                    let text = serde_saphyr::to_string(object)
-                        .map_err(|error| Failure::because("cannot write an object", &error))?;
-                    output::text(&format!("---\n{text}"))?;
-                }
-                Ok(())
-            }
+        if let Some(target) = target {
+            return target::apply(&target, &found, decision).await;
         }
+        for object in found.iter().flat_map(|kind| &kind.objects) {
+            let text = serde_saphyr::to_string(object)
+                .map_err(|error| Failure::because("cannot write an object", &error))?;
+            output::text(&format!("---\n{text}"))?;
+        }
+        Ok(())
     })
 }
 
-async fn target(options: &Options) -> Result<Client, Failure> {
+async fn target(options: &Options) -> Result<Target, Failure> {
     let access = Access { kubeconfig: options.kubeconfig.clone(), context: options.kubecontext.clone() };
-    let client = client::connect(&access)
-        .await
-        .map_err(|error| Failure::because("cannot reach the cluster that gets it", &error))?;
-    let version = client.apiserver_version().await;
-    version.map(|_| client).map_err(|error| Failure::because("cannot reach the cluster that gets it", &error))
+    let failed = |error: &(dyn std::error::Error + 'static)| {
+        Failure::because("cannot reach the cluster that gets it", error)
+    };
+    let config = client::configuration(&access).await.map_err(|error| failed(&error))?;
+    let server = config.cluster_url.to_string();
+    let client = client::client(client::hurried(config)).map_err(|error| failed(&error))?;
+    client.apiserver_version().await.map_err(|error| failed(&error))?;
+    Ok(Target { client, server })
 }
 
 /// The control plane: from its file, or if that is in use, from whoever has it.
@@ -127,7 +151,13 @@ async fn source(options: &Options) -> Result<(Option<tiphys_apiserver::ApiServer
     }
 }
 
-type Found = (Stage, (ApiResource, ApiCapabilities), Vec<DynamicObject>);
+/// The objects of a kind.
+struct Found {
+    stage: Stage,
+    resource: ApiResource,
+    capabilities: ApiCapabilities,
+    objects: Vec<DynamicObject>,
+}
 
 /// Everything that can be taken elsewhere, in the order in which it has to arrive.
 async fn read(client: &Client) -> Result<Vec<Found>, Failure> {
@@ -153,50 +183,10 @@ async fn read(client: &Client) -> Result<Vec<Found>, Failure> {
             }
         }
         if !objects.is_empty() {
-            all.push((stage, (resource, capabilities), objects));
+            all.push(Found { stage, resource, capabilities, objects });
         }
     }
     // The same order every time, so that two copies can be compared.
-    all.sort_by_key(|(stage, (resource, _), _)| (*stage, resource.group.clone(), resource.plural.clone()));
+    all.sort_by_key(|kind| (kind.stage, kind.resource.group.clone(), kind.resource.plural.clone()));
     Ok(all)
-}
-
-async fn apply(target: &Client, found: &[Found]) -> Result<(), Failure> {
-    let parameters = PatchParams::apply(MANAGER).force();
-    for (stage, (resource, capabilities), objects) in found {
-        for object in objects {
-            let name = object.metadata.name.as_deref().unwrap_or_default();
-            let namespace = object.metadata.namespace.as_deref();
-            let api: Api<DynamicObject> = match (namespace, &capabilities.scope) {
-                (Some(namespace), Scope::Namespaced) => {
-                    Api::namespaced_with(target.clone(), namespace, resource)
-                }
-                _ => Api::all_with(target.clone(), resource),
-            };
-            api.patch(name, &parameters, &Patch::Apply(object)).await.map_err(|error| {
-                let place = namespace.map(|namespace| format!("{namespace}/")).unwrap_or_default();
-                Failure::because(&format!("cannot apply {} {place}{name}", resource.plural), &error).remedy(
-                    "mend what the cluster says, and run it again: what is there already is no obstacle",
-                )
-            })?;
-            if *stage == Stage::Definition {
-                served(&api, name).await?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Waits until a definition is served.
-async fn served(definitions: &Api<DynamicObject>, name: &str) -> Result<(), Failure> {
-    let established =
-        kube::runtime::wait::await_condition(definitions.clone(), name, |object: Option<&DynamicObject>| {
-            object.is_some_and(objects::is_established)
-        });
-    match tokio::time::timeout(PATIENCE, established).await {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(Failure::because(&format!("cannot watch definition {name}"), &error)),
-        Err(_) => Err(Failure::new(format!("the cluster does not serve {name}"))
-            .remedy(format!("see why with kubectl describe crd {name}, and run it again"))),
-    }
 }

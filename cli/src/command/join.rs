@@ -98,6 +98,8 @@ fn failure(error: &join::Error) -> Failure {
     let failure = Failure::because("this cluster cannot join", error);
     match error {
         join::Error::Joined { .. } => failure.remedy("give --replace to take a new certificate in its place"),
+        join::Error::HoldsKey { .. } => failure
+            .remedy("that is a control plane's: name another --agent-namespace, or another --kubecontext"),
         _ if error.wants_another_token() => {
             failure.remedy("make another token with tiphys agent token create at the control plane")
         }

@@ -94,10 +94,14 @@ async fn create(targets: &Targets, options: CreateKey) -> Result<(), Failure> {
     } else {
         IfThere::Refuse("give --upsert to replace it: agents log in again then")
     };
+    let write = |key: &[u8]| {
+        let secret = secret(names::JWT, OPAQUE, [(names::JWT_KEY, key)]);
+        vec![Write { site: &site, secret, if_there }]
+    };
+    write::check(write(b"")).await?;
     output::say("making a key, which takes a moment");
     let key = Issuer::generate_key(BITS).map_err(|error| Failure::because("cannot make a key", &error))?;
-    let secret = secret(names::JWT, OPAQUE, [(names::JWT_KEY, key.expose())]);
-    write::all(vec![Write { site: &site, secret, if_there }], options.dry_run).await
+    write::all(write(key.expose()), options.dry_run).await
 }
 
 async fn inspect(program: Program, targets: &Targets, options: InspectKey) -> Result<(), Failure> {

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{ArgMatches, Args, Command};
+use http::Uri;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::ListParams;
@@ -13,10 +14,11 @@ use serde_json::Value;
 use tiphys_shared::kube::client::{self, Access};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::model::argocd::label;
+use tiphys_shared::process::options::HostPort;
 
 use self::context::{Context, Overrides};
 use crate::failure::Failure;
-use crate::{file, output, runtime};
+use crate::{file, operator, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,6 +60,9 @@ struct Options {
     /// Make it the current context
     #[arg(long = "use")]
     make_current: bool,
+    /// Replace a cluster, user or context of the same name, also if it was not made by this command
+    #[arg(long)]
+    replace: bool,
 }
 
 pub(super) fn command() -> Command {
@@ -70,7 +75,8 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> {
     let options: Options = super::load(command, given)?;
-    runtime::run(1, async |_| {
+    options.check()?;
+    operator::run(async {
         let secret = find(&options).await?;
         let overrides = Overrides { server: options.server, tls_server_name: options.tls_server_name };
         let context = Context::read(&options.agent, &secret, overrides).map_err(Failure::from)?;
@@ -81,13 +87,53 @@ pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> 
             }
             path => {
                 let path = path.map_or_else(default_file, Ok)?;
-                let document = context.add_to(read(&path)?, &name, options.make_current)?;
+                let there = read(&path)?;
+                let in_the_way = context.in_the_way(&there, &name);
+                if !in_the_way.is_empty() && !options.replace {
+                    return Err(Failure::new(format!(
+                        "{} has {name:?} as {} already, not made by this command for agent {}",
+                        path.display(),
+                        in_the_way.join(" and "),
+                        options.agent
+                    ))
+                    .remedy("choose another name with --context, or give --replace if nobody needs that"));
+                }
+                let document = context.add_to(there, &name, options.make_current)?;
                 replace(&path, &written(&document)?)?;
                 output::say(&format!("context {name} is in {}", path.display()));
                 Ok(())
             }
         }
     })
+}
+
+impl Options {
+    /// What no kubectl could use is not written.
+    fn check(&self) -> Result<(), Failure> {
+        let is_name = |name: &str| HostPort::new(name, 443).is_ok();
+        let is_url = |text: &str| {
+            text.parse::<Uri>().is_ok_and(|uri| {
+                uri.scheme_str() == Some("https")
+                    && uri.host().is_some_and(is_name)
+                    && uri.query().is_none()
+                    && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+            })
+        };
+        if let Some(server) = self.server.as_deref().filter(|server| !is_url(server)) {
+            return Err(Failure::usage(format!("--server {server:?} is not the URL of a resource proxy"))
+                .remedy("write https://HOST:PORT"));
+        }
+        if let Some(name) = self.tls_server_name.as_deref().filter(|name| !is_name(name)) {
+            return Err(Failure::usage(format!("--tls-server-name {name:?} is not a name in a certificate"))
+                .remedy("write the DNS name or the address that the proxy's certificate is for"));
+        }
+        let is_no_name = |name: &&str| name.trim().is_empty() || name.chars().any(char::is_control);
+        if let Some(name) = self.context.as_deref().filter(is_no_name) {
+            return Err(Failure::usage(format!("--context {name:?} is not a name"))
+                .remedy("write a name that can be typed after kubectl --context"));
+        }
+        Ok(())
+    }
 }
 
 /// The cluster Secret of the agent.

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::operator::confirm::Consent;
 use crate::operator::keys::{KeyOptions, days};
 use crate::operator::targets::{Site, Targets};
-use crate::operator::write::{self, DryRun, IfThere, OPAQUE, TLS, Write, secret};
+use crate::operator::write::{self, BUNDLE, DryRun, IfThere, OPAQUE, TLS, Write, merged, secret};
 use crate::operator::{self, names};
 use crate::output::{self, Format};
 
@@ -51,7 +51,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Init {
-    /// Replace a CA that is there: everything that it has signed is refused from then on
+    /// Replace a CA that is there: what it has signed is refused from then on, unless its certificate is in ca.crt
     #[arg(long, short, action = ArgAction::Set, default_value = "false")]
     force: bool,
     /// Days for which the CA is good
@@ -127,6 +127,17 @@ pub(super) fn run(program: Program, given: &clap::ArgMatches, targets: Targets) 
 
 /// The CA of a control plane.
 pub(crate) async fn ca(site: &Site) -> Result<Ca, Failure> {
+    authority(site).await.map(|authority| authority.ca)
+}
+
+/// Who signs at a control plane, and who is believed.
+struct Authority {
+    ca: Ca,
+    /// The CA, and those that `ca.crt` names besides, in PEM: while a CA is replaced, two are believed.
+    believed: Vec<u8>,
+}
+
+async fn authority(site: &Site) -> Result<Authority, Failure> {
     let at = format!("{}/{}", site.namespace, names::CA);
     let found = write::read(site, names::CA).await?;
     let found = found.ok_or_else(|| {
@@ -140,25 +151,43 @@ pub(crate) async fn ca(site: &Site) -> Result<Ca, Failure> {
                 .remedy("issue with the tool that has the CA's key, or make a CA with `pki init --force`")
         })
     };
-    Ca::from_pem(part("tls.crt")?, part("tls.key")?).map_err(|error| {
+    let ca = Ca::from_pem(part("tls.crt")?, part("tls.key")?).map_err(|error| {
         Failure::because(&format!("the CA in Secret {at} cannot be used"), &error)
             .remedy("mend the Secret, or make a CA with `pki init --force`")
-    })
+    })?;
+    let own = ca.certificate_pem().as_bytes();
+    let believed = match data.get(BUNDLE) {
+        None => own.to_vec(),
+        Some(bundle) => merged(&bundle.0, own).map_err(|error| {
+            Failure::because(&format!("{BUNDLE} in Secret {at} cannot be read"), &error)
+                .remedy("put certificates in PEM there, or take it out: then the CA alone is believed")
+        })?,
+    };
+    Ok(Authority { ca, believed })
 }
 
 async fn init(targets: &Targets, options: Init) -> Result<(), Failure> {
     let algorithm = options.key.algorithm()?;
     let site = targets.control_plane().await?;
     let if_there = if options.force {
-        IfThere::Replace
+        IfThere::Extend
     } else {
-        IfThere::Refuse("give --force to replace it: everything that it has signed is refused from then on")
+        IfThere::Refuse(
+            "give --force to replace it: what it has signed is refused from then on, unless its certificate is in ca.crt",
+        )
     };
+    let write = |certificate: &[u8], key: &[u8]| {
+        let secret = secret(names::CA, TLS, [("tls.crt", certificate), ("tls.key", key)]);
+        vec![Write { site: &site, secret, if_there }]
+    };
+    if options.key.takes_a_moment() {
+        write::check(write(b"", b"")).await?;
+        output::say("making a key, which takes a moment");
+    }
     let made = Ca::generate_with(algorithm, names::CA, clock::now(), days(options.days))
         .map_err(|error| Failure::because("cannot make the CA", &error))?;
-    let pair = [("tls.crt", made.certificate_pem().as_bytes()), ("tls.key", made.key_pem().expose())];
-    let secret = secret(names::CA, TLS, pair);
-    write::all(vec![Write { site: &site, secret, if_there }], options.dry_run).await
+    let pair = write(made.certificate_pem().as_bytes(), made.key_pem().expose());
+    write::all(pair, options.dry_run).await
 }
 
 async fn dump(targets: &Targets, options: Dump) -> Result<(), Failure> {
@@ -177,13 +206,13 @@ async fn dump(targets: &Targets, options: Dump) -> Result<(), Failure> {
 }
 
 /// The Secret that an agent's cluster needs of the CA.
-fn trust(ca: &Ca) -> Secret {
-    secret(names::CA, OPAQUE, [("ca.crt", ca.certificate_pem().as_bytes())])
+fn trust(authority: &Authority) -> Secret {
+    secret(names::CA, OPAQUE, [(BUNDLE, authority.believed.as_slice())])
 }
 
 /// The CA itself must never be overwritten by its certificate.
-fn check_apart(control: &Site, edge: &Site) -> Result<(), Failure> {
-    if control.is(edge) {
+async fn check_apart(control: &Site, edge: &Site) -> Result<(), Failure> {
+    if control.is(edge).await? {
         return Err(Failure::usage(format!(
             "control plane and agent are the same namespace {} of the same cluster, where Secret {} holds the CA with its key",
             control.namespace,
@@ -196,11 +225,11 @@ fn check_apart(control: &Site, edge: &Site) -> Result<(), Failure> {
 
 async fn propagate(targets: &Targets, options: Propagate) -> Result<(), Failure> {
     let (control, edge) = (targets.control_plane().await?, targets.agent_cluster().await?);
-    check_apart(&control, &edge)?;
-    let ca = ca(&control).await?;
+    check_apart(&control, &edge).await?;
+    let authority = authority(&control).await?;
     let if_there =
         if options.force { IfThere::Replace } else { IfThere::Refuse("give --force to replace it") };
-    write::all(vec![Write { site: &edge, secret: trust(&ca), if_there }], options.dry_run).await
+    write::all(vec![Write { site: &edge, secret: trust(&authority), if_there }], options.dry_run).await
 }
 
 async fn delete(targets: &Targets, options: Delete) -> Result<(), Failure> {

@@ -39,6 +39,14 @@ impl KeyOptions {
         self.key_algorithm.is_some() || self.key_size.is_some()
     }
 
+    /// Whether such a key takes so long to make that people wonder.
+    pub(crate) fn takes_a_moment(&self) -> bool {
+        match self.key_algorithm {
+            None => self.key_size.is_some(),
+            Some(kind) => kind == Algorithm::Rsa,
+        }
+    }
+
     /// What they come to.
     pub(crate) fn algorithm(&self) -> Result<KeyAlgorithm, Failure> {
         let kind = self.key_algorithm.or_else(|| self.key_size.map(|_| Algorithm::Rsa));

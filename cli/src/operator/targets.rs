@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, FromArgMatches as _};
-use kube::Client;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client};
 use tiphys_shared::kube::client::{self, Access};
 
 use super::local::{Component, LocalConfig};
@@ -52,14 +53,39 @@ pub(crate) struct Targets {
 pub(crate) struct Site {
     pub(crate) client: Client,
     pub(crate) namespace: String,
-    /// Its API server's URL, which tells clusters apart.
+    /// Its API server's URL.
     pub(crate) server: String,
 }
 
 impl Site {
     /// Whether both are the same namespace of the same cluster.
-    pub(crate) fn is(&self, other: &Self) -> bool {
-        self.server == other.server && self.namespace == other.namespace
+    ///
+    /// # Errors
+    /// A cluster cannot be reached.
+    pub(crate) async fn is(&self, other: &Self) -> Result<bool, Failure> {
+        Ok(self.namespace == other.namespace && self.is_on_cluster_of(other).await?)
+    }
+
+    /// Whether both are the same cluster. One may be reached under several URLs: what tells is the UID of kube-system,
+    /// and the URL only where that may not be read.
+    ///
+    /// # Errors
+    /// A cluster cannot be reached.
+    pub(crate) async fn is_on_cluster_of(&self, other: &Self) -> Result<bool, Failure> {
+        if self.server == other.server {
+            return Ok(true);
+        }
+        let (own, others) = (self.cluster_uid().await?, other.cluster_uid().await?);
+        Ok(own.is_some() && own == others)
+    }
+
+    async fn cluster_uid(&self) -> Result<Option<String>, Failure> {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        match namespaces.get_metadata("kube-system").await {
+            Ok(found) => Ok(found.metadata.uid),
+            Err(kube::Error::Api(_)) => Ok(None),
+            Err(error) => Err(Failure::because(&format!("cannot reach {}", self.server), &error)),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Writing Secrets: all of them or, as far as can be known beforehand, none.
 
+mod loss;
+
 use std::collections::BTreeMap;
 
 use clap::{ArgAction, Args};
@@ -8,6 +10,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
 
+pub(crate) use self::loss::{BUNDLE, is_key, merged};
 use super::targets::Site;
 use crate::failure::Failure;
 use crate::output;
@@ -27,6 +30,8 @@ pub(crate) enum IfThere {
     Refuse(&'static str),
     /// Put the new one in its place, with the labels and annotations of the old one.
     Replace,
+    /// The same, and go on believing the CAs in its bundle, if it has one.
+    Extend,
 }
 
 /// A Secret to be written.
@@ -57,9 +62,15 @@ pub(crate) async fn read(site: &Site, name: &str) -> Result<Option<Secret>, Fail
     })
 }
 
-/// Writes all. Each is first tried without effect, so that what the API server refuses is known before anything is
-/// changed.
-pub(crate) async fn all(writes: Vec<Write<'_>>, dry_run: DryRun) -> Result<(), Failure> {
+/// Tries all without effect, for whoever still has to make what is to be written, which may take long.
+///
+/// # Errors
+/// What [`all`] would fail with.
+pub(crate) async fn check(writes: Vec<Write<'_>>) -> Result<(), Failure> {
+    planned(writes).await.map(drop)
+}
+
+async fn planned(writes: Vec<Write<'_>>) -> Result<Vec<Plan>, Failure> {
     let mut plans = Vec::with_capacity(writes.len());
     for write in writes {
         plans.push(Plan::new(write).await?);
@@ -67,6 +78,16 @@ pub(crate) async fn all(writes: Vec<Write<'_>>, dry_run: DryRun) -> Result<(), F
     for plan in &plans {
         plan.carry_out(true).await?;
     }
+    Ok(plans)
+}
+
+/// Writes all. Each is first tried without effect, so that what the API server refuses is known before anything is
+/// changed.
+///
+/// # Errors
+/// A Secret that is there is not to be replaced, or holds a private key that would be lost; or an API server refuses.
+pub(crate) async fn all(writes: Vec<Write<'_>>, dry_run: DryRun) -> Result<(), Failure> {
+    let plans = planned(writes).await?;
     for (done, plan) in plans.iter().enumerate() {
         if !dry_run.dry_run {
             plan.carry_out(false).await.map_err(|failure| {
@@ -78,6 +99,9 @@ pub(crate) async fn all(writes: Vec<Write<'_>>, dry_run: DryRun) -> Result<(), F
             })?;
         }
         output::say(&plan.story(dry_run.dry_run));
+        for remark in &plan.remarks {
+            output::say(&format!("  {remark}"));
+        }
     }
     Ok(())
 }
@@ -88,6 +112,8 @@ struct Plan {
     name: String,
     namespace: String,
     replaces: bool,
+    /// What is lost, and what is kept.
+    remarks: Vec<String>,
 }
 
 impl Plan {
@@ -96,10 +122,23 @@ impl Plan {
         let name = secret.metadata.name.clone().unwrap_or_default();
         let namespace = site.namespace.clone();
         let there = read(site, &name).await?;
+        let mut remarks = Vec::new();
         if let Some(there) = &there {
             if let IfThere::Refuse(hint) = if_there {
                 return Err(Failure::new(format!("Secret {namespace}/{name} is there already")).remedy(hint));
             }
+            let (old, new) = (there.data.clone().unwrap_or_default(), secret.data.get_or_insert_default());
+            if let Some(entry) = loss::key(&old, new) {
+                return Err(Failure::new(format!(
+                    "Secret {namespace}/{name} at {} holds a private key, {entry}, which would be lost",
+                    site.server
+                ))
+                .remedy("that is a control plane's: name another cluster or namespace"));
+            }
+            if if_there == IfThere::Extend {
+                remarks.extend(loss::extend(&old, new));
+            }
+            remarks.extend(loss::dropped(&old, new));
             let kind = |secret: &Secret| secret.type_.clone().unwrap_or_else(|| OPAQUE.to_owned());
             if kind(there) != kind(&secret) {
                 return Err(Failure::new(format!(
@@ -107,7 +146,10 @@ impl Plan {
                     kind(there),
                     kind(&secret)
                 ))
-                .remedy(format!("delete it first: kubectl -n {namespace} delete secret {name}")));
+                .remedy(format!(
+                    "if nobody needs what is in it, delete it at {} first: kubectl -n {namespace} delete secret {name}",
+                    site.server
+                )));
             }
             let wanted = std::mem::take(&mut secret.metadata);
             secret.metadata.name = Some(name.clone());
@@ -118,7 +160,7 @@ impl Plan {
             secret.metadata.finalizers = there.metadata.finalizers.clone();
         }
         let api = Api::namespaced(site.client.clone(), &site.namespace);
-        Ok(Self { api, secret, name, namespace, replaces: there.is_some() })
+        Ok(Self { api, secret, name, namespace, replaces: there.is_some(), remarks })
     }
 
     async fn carry_out(&self, dry_run: bool) -> Result<(), Failure> {

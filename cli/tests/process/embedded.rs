@@ -1,4 +1,4 @@
-//! A control plane in a folder: it needs nothing else, survives kill -9, and moves to another cluster.
+//! A control plane in a folder: it needs nothing else, and survives kill -9.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use crate::serve::{Cluster, DAY, DEADLINE, Process, UNWATCHED, cluster};
 use crate::tiphys;
 
 /// Starts the principal on a folder.
-fn principal(folder: &Path) -> Process {
+pub(crate) fn principal(folder: &Path) -> Process {
     let line = [
         "principal",
         "--embedded",
@@ -36,17 +36,17 @@ fn principal(folder: &Path) -> Process {
     Process::start(&[&line[..], &UNWATCHED].concat())
 }
 
-async fn connect(folder: &Path) -> Client {
+pub(crate) async fn connect(folder: &Path) -> Client {
     let access = Access { kubeconfig: Some(folder.join("kubeconfig")), context: None };
     client::connect(&access).await.unwrap()
 }
 
-fn argo(client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
+pub(crate) fn argo(client: &Client, namespace: &str, kind: &str) -> Api<DynamicObject> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", kind));
     Api::namespaced_with(client.clone(), namespace, &resource)
 }
 
-fn application(name: &str) -> DynamicObject {
+pub(crate) fn application(name: &str) -> DynamicObject {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("argoproj.io", "v1alpha1", "Application"));
     DynamicObject::new(name, &resource).data(json!({
         "spec": {
@@ -61,7 +61,7 @@ fn named(name: &str) -> ObjectMeta {
     ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
 }
 
-async fn create_namespace(client: &Client, name: &str) {
+pub(crate) async fn create_namespace(client: &Client, name: &str) {
     let namespace = Namespace { metadata: named(name), ..Namespace::default() };
     Api::all(client.clone()).create(&PostParams::default(), &namespace).await.unwrap();
 }
@@ -373,61 +373,4 @@ async fn no_acknowledged_write_is_lost_to_kill_9() {
         total += written.load(Ordering::SeqCst);
     }
     eprintln!("{total} acknowledged writes survived {kills} kills");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_moves_to_another_cluster_by_one_command() {
-    let temporary = tempfile::tempdir().unwrap();
-    let folder = temporary.path().join("control-plane");
-    let mut process = principal(&folder);
-    process.wait_for("taking agents");
-    let control = connect(&folder).await;
-    create_namespace(&control, "edge-1").await;
-    let applications = argo(&control, "edge-1", "Application");
-    let mut owned = application("owned");
-    owned.metadata.labels = Some([("team".to_owned(), "edge".to_owned())].into());
-    applications.create(&PostParams::default(), &owned).await.unwrap();
-    let status = json!({ "status": { "sync": { "status": "Synced" } } });
-    applications.patch("owned", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
-
-    let export = |arguments: &[&str]| {
-        let output = tiphys()
-            .args(["export", "--embedded", folder.to_str().unwrap()])
-            .args(arguments)
-            .output()
-            .unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(0), "{said}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    // From the running principal, and from the folder alone.
-    let running = tokio::task::block_in_place(|| export(&[]));
-    process.signal("-TERM");
-    assert_eq!(process.exit_code(), Some(0));
-    let stopped = tokio::task::block_in_place(|| export(&[]));
-    assert_eq!(running, stopped);
-    let at = |text: &str| running.find(text).unwrap_or_else(|| panic!("{text:?} is missing:\n{running}"));
-    assert!(at("kind: CustomResourceDefinition") < at("kind: Namespace"));
-    assert!(at("kind: Namespace") < at("name: owned"));
-    for own in ["\n  uid:", "resourceVersion:", "managedFields:", "creationTimestamp:", "tiphys-embedded-ca"]
-    {
-        assert!(!running.contains(own), "{own}");
-    }
-
-    // A cluster that has nothing yet. Doing it twice changes nothing.
-    let target = tiphys_apiserver::ApiServer::new(tiphys_apiserver::Options::default());
-    let bound = target.bind((std::net::Ipv4Addr::LOCALHOST, 0).into(), None).await.unwrap();
-    let kubeconfig = crate::kubeconfig(temporary.path(), &format!("http://{}", bound.local_addr()));
-    tokio::spawn(bound.run(tokio_util::sync::CancellationToken::new()));
-    tokio::task::block_in_place(|| export(&["--apply", "--kubeconfig", &kubeconfig]));
-    let revision = target.revision();
-    tokio::task::block_in_place(|| export(&["--apply", "--kubeconfig", &kubeconfig]));
-    assert_eq!(target.revision(), revision);
-    let moved = argo(&target.client(), "edge-1", "Application").get("owned").await.unwrap();
-    assert_eq!(moved.data["spec"], owned.data["spec"]);
-    assert_eq!(moved.data["status"]["sync"]["status"], "Synced");
-    assert_eq!(moved.metadata.labels, owned.metadata.labels);
-    let secrets: Api<Secret> = Api::namespaced(target.client(), "argocd");
-    assert_eq!(secrets.list(&ListParams::default()).await.unwrap().items.len(), 4);
-    argo(&target.client(), "argocd", "AppProject").get("default").await.unwrap();
 }

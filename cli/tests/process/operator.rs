@@ -13,13 +13,13 @@ use crate::serve::{Cluster, cluster};
 use crate::{Run, tiphys};
 
 /// A control plane and the cluster of an agent, empty.
-struct Operator {
-    control: Cluster,
-    edge: Cluster,
+pub(crate) struct Operator {
+    pub(crate) control: Cluster,
+    pub(crate) edge: Cluster,
     _folder: tempfile::TempDir,
 }
 
-async fn operator() -> Operator {
+pub(crate) async fn operator() -> Operator {
     let folder = tempfile::tempdir().unwrap();
     let path: &Path = folder.path();
     let (control, edge) = (cluster(path, "control").await, cluster(path, "edge").await);
@@ -45,24 +45,24 @@ impl Operator {
         .unwrap()
     }
 
-    async fn run(&self, line: &str) -> Run {
+    pub(crate) async fn run(&self, line: &str) -> Run {
         self.run_as("tiphys", line).await
     }
 
     /// Runs a command that has to succeed.
-    async fn does(&self, line: &str) -> Run {
+    pub(crate) async fn does(&self, line: &str) -> Run {
         let run = self.run(line).await;
         assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
         run
     }
 
     /// Runs a command about both clusters, which has to succeed.
-    async fn does_to_agent(&self, line: &str) -> Run {
+    pub(crate) async fn does_to_agent(&self, line: &str) -> Run {
         self.does(&format!("{line} --agent-kubeconfig {}", self.edge.kubeconfig)).await
     }
 
     /// Everything that is kept on both clusters.
-    async fn kept(&self) -> Vec<(String, Option<String>)> {
+    pub(crate) async fn kept(&self) -> Vec<(String, Option<String>)> {
         let mut kept = Vec::new();
         for cluster in [&self.control, &self.edge] {
             let secrets: Api<Secret> = Api::all(cluster.client.clone());
@@ -77,7 +77,7 @@ impl Operator {
         kept
     }
 
-    async fn secret(&self, cluster: &Cluster, name: &str) -> Secret {
+    pub(crate) async fn secret(&self, cluster: &Cluster, name: &str) -> Secret {
         Api::namespaced(cluster.client.clone(), "argocd").get(name).await.unwrap()
     }
 }

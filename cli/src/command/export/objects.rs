@@ -11,6 +11,9 @@ use crate::embedded::API_CA;
 pub(super) enum Stage {
     Definition,
     Namespace,
+    /// What agents are told. It is there before the keys by which they are let in: who is let in while nothing is there
+    /// deletes everything.
+    Declared,
     Rest,
 }
 
@@ -20,6 +23,7 @@ pub(super) fn stage(resource: &ApiResource) -> Option<Stage> {
         ("apiextensions.k8s.io", "customresourcedefinitions") => Some(Stage::Definition),
         ("", "namespaces") => Some(Stage::Namespace),
         ("" | "events.k8s.io", "events") | ("coordination.k8s.io", "leases") | ("", "nodes") => None,
+        ("argoproj.io", _) => Some(Stage::Declared),
         _ => Some(Stage::Rest),
     }
 }
@@ -56,7 +60,7 @@ pub(super) fn carried(
         metadata.finalizers = None;
     }
     if let Value::Object(fields) = &mut object.data {
-        if has_status || stage != Stage::Rest {
+        if has_status || stage < Stage::Declared {
             fields.remove("status");
         }
         if stage == Stage::Namespace {
@@ -81,6 +85,17 @@ mod tests {
 
     fn object(value: Value) -> DynamicObject {
         serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn what_agents_are_told_is_there_before_they_are_let_in() {
+        let stage_of = |group, version, kind| {
+            stage(&ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))).unwrap()
+        };
+        for kind in ["Application", "AppProject"] {
+            assert!(stage_of("argoproj.io", "v1alpha1", kind) < stage_of("", "v1", "Secret"));
+            assert!(stage_of("argoproj.io", "v1alpha1", kind) > stage_of("", "v1", "Namespace"));
+        }
     }
 
     #[test]

@@ -19,9 +19,13 @@ pub(super) struct Overrides {
     pub(super) tls_server_name: Option<String>,
 }
 
+/// Name of the extension by which entries are known that were made here.
+const EXTENSION: &str = "tiphys.io";
+
 /// How to reach a cluster, and as whom.
 #[derive(Debug, PartialEq)]
 pub(super) struct Context {
+    agent: AgentName,
     cluster: Value,
     user: Value,
 }
@@ -48,6 +52,10 @@ impl Context {
             from.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
         };
         let user = match (part(&config, "bearerToken"), part(&tls, "certData"), part(&tls, "keyData")) {
+            // The proxy wants a certificate besides, which is that of all agents.
+            (Some(token), Some(chain), Some(key)) => {
+                json!({"token": token, "client-certificate-data": chain, "client-key-data": key})
+            }
             (Some(token), ..) => json!({"token": token}),
             (None, Some(chain), Some(key)) => {
                 json!({"client-certificate-data": chain, "client-key-data": key})
@@ -77,7 +85,45 @@ impl Context {
         if let Some(name) = overrides.tls_server_name.or_else(|| part(&tls, "serverName")) {
             set(&mut cluster, "tls-server-name", json!(name));
         }
-        Ok(Self { cluster, user })
+        Ok(Self { agent: agent.clone(), cluster, user })
+    }
+
+    /// What goes into each list of a kubeconfig, under this name.
+    fn entries(&self, name: &str) -> [(&'static str, &'static str, Value); 3] {
+        let context = json!({"cluster": name, "user": name});
+        [
+            ("clusters", "cluster", &self.cluster),
+            ("users", "user", &self.user),
+            ("contexts", "context", &context),
+        ]
+        .map(|(list, kind, value)| {
+            let mut value = value.clone();
+            let made_for = json!({"agent": self.agent.as_str()});
+            set(&mut value, "extensions", json!([{"name": EXTENSION, "extension": made_for}]));
+            (list, kind, json!({"name": name, kind: value}))
+        })
+    }
+
+    /// What of a kubeconfig has this name, would be another, and was not made for this agent here.
+    pub(super) fn in_the_way(&self, kubeconfig: &Value, name: &str) -> Vec<&'static str> {
+        let is_in_the_way = |(list, kind, entry): &(&str, &str, Value)| {
+            let there = kubeconfig.get(*list).and_then(Value::as_array).into_iter().flatten();
+            let mut there = there.filter(|other| other.get("name") == entry.get("name"));
+            there.any(|other| {
+                let (other, entry) = (&other[*kind], &entry[*kind]);
+                let is_ours = other["extensions"]
+                    .as_array()
+                    .is_some_and(|all| all.iter().any(|one| *one == entry["extensions"][0]));
+                // Those from before they were marked.
+                let is_same = || {
+                    let mut entry = entry.clone();
+                    entry.as_object_mut().is_some_and(|fields| fields.remove("extensions").is_some())
+                        && *other == entry
+                };
+                !is_ours && !is_same()
+            })
+        };
+        self.entries(name).iter().filter(|entry| is_in_the_way(entry)).map(|(_, kind, _)| *kind).collect()
     }
 
     /// Puts the context, under this name, into a kubeconfig. What is there besides stays.
@@ -93,10 +139,9 @@ impl Context {
         };
         document.entry("apiVersion").or_insert_with(|| json!("v1"));
         document.entry("kind").or_insert_with(|| json!("Config"));
-        let entry = |key: &str, value: &Value| json!({"name": name, key: value});
-        put(&mut document, "clusters", entry("cluster", &self.cluster))?;
-        put(&mut document, "users", entry("user", &self.user))?;
-        put(&mut document, "contexts", entry("context", &json!({"cluster": name, "user": name})))?;
+        for (list, _, entry) in self.entries(name) {
+            put(&mut document, list, entry)?;
+        }
         if make_current || document.get("current-context").is_none_or(|current| current == "") {
             document.insert("current-context".to_owned(), json!(name));
         }
@@ -106,6 +151,9 @@ impl Context {
 
 /// Whether the credentials themselves say which agent is meant.
 fn names(user: &Value, agent: &AgentName) -> bool {
+    if user.get("token").is_some() {
+        return true;
+    }
     let Some(chain) = user.get("client-certificate-data").and_then(Value::as_str) else { return true };
     let certificate = STANDARD.decode(chain).ok().and_then(|pem| Certificate::from_pem(&pem).ok());
     certificate.is_none_or(|certificate| certificate.common_name.as_deref() == Some(agent.as_str()))
@@ -164,6 +212,30 @@ mod tests {
         json!({"tlsClientConfig": {"certData": STANDARD.encode(&issued.chain), "keyData": "a2V5", "caData": "Y2E="}})
     }
 
+    fn context(cluster: Value, user: Value) -> Context {
+        Context { agent: agent(), cluster, user }
+    }
+
+    #[test]
+    fn only_what_was_made_for_this_agent_or_is_the_same_may_be_replaced() {
+        let (old, new) = (
+            context(json!({"server": "old"}), json!({"token": "old"})),
+            context(json!({"server": "new"}), json!({"token": "new"})),
+        );
+        let made = old.add_to(Value::Null, "edge-1", false).unwrap();
+        assert!(new.in_the_way(&made, "edge-1").is_empty());
+        let other = Context { agent: AgentName::new("edge-2").unwrap(), ..old };
+        assert_eq!(other.in_the_way(&made, "edge-1"), ["cluster", "user", "context"]);
+        assert!(other.in_the_way(&made, "edge-2").is_empty());
+        let mine = json!({
+            "clusters": [{"name": "edge-1", "cluster": {"server": "new"}}],
+            "users": [{"name": "edge-1", "user": {"token": "admin"}}],
+            "contexts": [{"name": "edge-1", "context": {"cluster": "edge-1", "user": "edge-1"}}],
+        });
+        assert_eq!(new.in_the_way(&mine, "edge-1"), ["user"]);
+        assert!(new.in_the_way(&json!({"clusters": null}), "edge-1").is_empty());
+    }
+
     #[test]
     fn a_token_names_its_agent_and_the_query_is_left_out() {
         let secret = secret(&json!({"bearerToken": "t", "tlsClientConfig": {"insecure": true}}));
@@ -173,6 +245,17 @@ mod tests {
             json!({"server": "https://proxy:9090", "insecure-skip-tls-verify": true})
         );
         assert_eq!(context.user, json!({"token": "t"}));
+    }
+
+    #[test]
+    fn a_token_goes_with_the_certificate_without_which_the_proxy_hears_nobody() {
+        let mut config = certificate("all-agents");
+        config["bearerToken"] = json!("t");
+        let context = Context::read(&agent(), &secret(&config), Overrides::default()).unwrap();
+        assert_eq!(context.user["token"], "t");
+        assert_eq!(context.user["client-certificate-data"], config["tlsClientConfig"]["certData"]);
+        assert_eq!(context.user["client-key-data"], "a2V5");
+        assert_eq!(context.cluster["server"], "https://proxy:9090", "the token names the agent");
     }
 
     #[test]
@@ -200,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_a_kubeconfig_has_besides_stays() {
-        let context = Context { cluster: json!({"server": "new"}), user: json!({"token": "new"}) };
+        let context = context(json!({"server": "new"}), json!({"token": "new"}));
         let before = json!({
             "current-context": "home", "preferences": {"colors": true},
             "clusters": [{"name": "home", "cluster": {"server": "h"}}, {"name": "edge-1", "cluster": {"server": "old"}}],

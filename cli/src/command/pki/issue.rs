@@ -6,7 +6,7 @@ use tiphys_shared::process::clock;
 use tiphys_shared::security::pki::{Ca, Leaf, Usage};
 use tiphys_shared::security::tls::Material;
 
-use super::{ca, check_apart, trust};
+use super::{authority, ca, check_apart, trust};
 use crate::failure::Failure;
 use crate::operator::keys::{KeyOptions, check_lifetime, days};
 use crate::operator::names;
@@ -120,16 +120,20 @@ impl Issue {
         match self {
             Self::Principal(options) => {
                 let hosts = hosts(&options.ip, &options.dns)?;
+                if hosts.is_empty() {
+                    return Err(
+                        nameless().remedy("give --dns or --ip: agents verify the name by which they call")
+                    );
+                }
                 options.common.server(targets, names::PRINCIPAL_TLS, "argocd-agent-principal", &hosts).await
             }
             Self::ResourceProxy(options) => {
                 let hosts = hosts(&options.ip, &options.dns)?;
                 match (hosts.is_empty(), options.no_san) {
                     (true, false) => {
-                        return Err(Failure::usage("it is not said for which names the certificate is good")
-                            .remedy(
-                                "give --dns or --ip, as in the server URL of cluster Secrets, or --no-san",
-                            ));
+                        return Err(nameless().remedy(
+                            "give --dns or --ip, as in the server URL of cluster Secrets, or --no-san",
+                        ));
                     }
                     (false, true) => {
                         return Err(Failure::usage("--no-san contradicts --dns and --ip")
@@ -152,19 +156,23 @@ impl Agent {
         } else {
             targets.agent_cluster().await?
         };
-        check_apart(&control, &edge)?;
-        if control.server == edge.server && !self.same_context {
+        check_apart(&control, &edge).await?;
+        if !self.same_context && control.is_on_cluster_of(&edge).await? {
             return Err(Failure::usage(format!("control plane and agent are both at {}", control.server))
                 .remedy("name another --agent-context, or give --same-context if that is so on purpose"));
         }
-        let ca = ca(&control).await?;
-        let issued = self.common.issue(&ca, self.name.as_str(), &[], Usage::Client)?;
+        let authority = authority(&control).await?;
+        let issued = self.common.issue(&authority.ca, self.name.as_str(), &[], Usage::Client)?;
         let client =
             Write { site: &edge, secret: pair(names::CLIENT_TLS, &issued), if_there: self.common.if_there() };
-        // A CA without its key is no loss.
-        let ca = Write { site: &edge, secret: trust(&ca), if_there: IfThere::Replace };
+        // Who is believed there goes on being believed: the principal may have the other CA's certificate still.
+        let ca = Write { site: &edge, secret: trust(&authority), if_there: IfThere::Extend };
         write::all(vec![client, ca], self.common.dry_run).await
     }
+}
+
+fn nameless() -> Failure {
+    Failure::usage("it is not said for which names the certificate is good")
 }
 
 /// Names and addresses, each checked to be what it is given as.
