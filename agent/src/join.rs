@@ -130,6 +130,15 @@ impl Error {
         }
     }
 
+    /// Whether nobody joins with this token, whatever else is mended.
+    pub fn wants_another_token(&self) -> bool {
+        match self {
+            Self::OtherAuthorities => true,
+            Self::Refused(status) => matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied),
+            _ => false,
+        }
+    }
+
     /// Whether the principal itself has said that it could not do it now, so that the token is as good as before.
     fn asks_for_another_try(&self) -> bool {
         matches!(self, Self::Refused(status) if status.code() == Code::Unavailable && status.source().is_none())
@@ -333,4 +342,23 @@ fn lost_key<'a>(
 ) -> Option<&'a str> {
     let kept = |name: &str| wanted.is_some_and(|wanted| wanted.contains_key(name));
     there?.keys().map(String::as_str).find(|name| name.ends_with(".key") && !kept(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_token_is_asked_for_only_where_this_one_is_at_fault() {
+        let refused = |code| Error::Refused(Box::new(Status::new(code, "x")));
+        for code in [Code::Unauthenticated, Code::PermissionDenied] {
+            assert!(refused(code).wants_another_token(), "{code}");
+        }
+        // A CA that signs nothing, a rule that knows nobody, an API server that is away.
+        for code in [Code::FailedPrecondition, Code::Unavailable, Code::InvalidArgument] {
+            assert!(!refused(code).wants_another_token(), "{code}");
+        }
+        assert!(Error::OtherAuthorities.wants_another_token());
+        assert!(!Error::TimedOut.wants_another_token());
+    }
 }

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use kube::core::Status;
 use tiphys_shared::process::options::{Problem, Problems};
+use tiphys_shared::security::pki;
 
 use crate::output;
 
@@ -47,7 +49,9 @@ impl Failure {
 
     /// The work could not be done, because of `error` and what caused it.
     pub(crate) fn because(what: &str, error: &(dyn Error + 'static)) -> Self {
-        Self::Work { what: format!("{what}: {}", story(error)), remedy: remedy_for(error), code: 1 }
+        // Names that are certified here come from the command line.
+        let code = if names_nobody(error) { 2 } else { 1 };
+        Self::Work { what: format!("{what}: {}", story(error)), remedy: remedy_for(error), code }
     }
 
     /// Adds what to do about it.
@@ -113,19 +117,18 @@ impl From<Problems> for Failure {
 }
 
 fn complain(text: &str) {
-    if output::colours_on_stderr() {
-        output::say(&format!("\u{1b}[1;31merror:\u{1b}[0m {text}"));
-    } else {
-        output::say(&format!("error: {text}"));
-    }
+    let mark = if output::colours_on_stderr() { "\u{1b}[1;31merror:\u{1b}[0m " } else { "error: " };
+    output::tell(mark, text);
 }
 
 /// An error and its causes in one line, without what a cause repeats.
-fn story(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
+pub(crate) fn story(error: &(dyn Error + 'static)) -> String {
+    let mut text = told(error);
     for cause in causes(error).skip(1) {
-        let cause = cause.to_string();
-        if !text.contains(&cause) {
+        let (written, cause) = (cause.to_string(), told(cause));
+        if text.contains(&written) {
+            text = text.replace(&written, &cause);
+        } else if !text.contains(&cause) {
             text.push_str(": ");
             text.push_str(&cause);
         }
@@ -133,17 +136,50 @@ fn story(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// What an error says itself: of an API server's refusal the message, which `kube` puts between the parts of a `Status`.
+fn told(error: &(dyn Error + 'static)) -> String {
+    let Some(status) = refusal(error) else { return error.to_string() };
+    let text = [&status.message, &status.reason].into_iter().find(|text| !text.is_empty());
+    let text = text.map_or_else(|| format!("the API server answered {}", status.code), Clone::clone);
+    output::visible(&text).into_owned()
+}
+
+/// What an API server has answered. Errors keep it in boxes, which are types of their own.
+fn refusal<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Status> {
+    match api_error(error) {
+        Some(kube::Error::Api(status)) => Some(status),
+        Some(_) => None,
+        None => {
+            error.downcast_ref::<Status>().or_else(|| error.downcast_ref::<Box<Status>>().map(AsRef::as_ref))
+        }
+    }
+}
+
+fn api_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a kube::Error> {
+    error
+        .downcast_ref::<kube::Error>()
+        .or_else(|| error.downcast_ref::<Box<kube::Error>>().map(AsRef::as_ref))
+}
+
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| Error::source(*error))
 }
 
+/// Whether a name was given for a certificate that is none.
+fn names_nobody(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| matches!(cause.downcast_ref(), Some(pki::Error::BadName { .. })))
+}
+
 /// What helps against causes that are the same everywhere.
 fn remedy_for(error: &(dyn Error + 'static)) -> Option<String> {
+    if names_nobody(error) {
+        return Some("write DNS names such as principal.example.com, and IP addresses".to_owned());
+    }
     causes(error).find_map(|cause| {
         if let Some(problem) = cause.downcast_ref::<Problem>() {
             return Some(problem.remedy.clone());
         }
-        if let Some(error) = cause.downcast_ref::<kube::Error>() {
+        if let Some(error) = api_error(cause) {
             return remedy_for_api(error).map(str::to_owned);
         }
         let error = cause.downcast_ref::<std::io::Error>()?;
@@ -166,10 +202,12 @@ fn remedy_for(error: &(dyn Error + 'static)) -> Option<String> {
 fn remedy_for_api(error: &kube::Error) -> Option<&'static str> {
     match error {
         kube::Error::Api(status) => match status.code {
+            400 => Some("correct what the message names: the API server does not understand it"),
             401 => Some("check the credentials in the kubeconfig, or the pod's service account"),
             403 => Some("grant the missing permission with a Role and a RoleBinding"),
             409 => Some("somebody else changed it at the same time: try again"),
-            404 => Some("create what is missing, or correct its name and --namespace"),
+            404 => Some("create what is missing, or correct its name and its namespace"),
+            422 => Some("correct what the message names: the API server does not take it so"),
             _ => None,
         },
         kube::Error::HyperError(_) | kube::Error::Service(_) => {
@@ -196,5 +234,32 @@ mod tests {
         assert_eq!(what, "principal cannot start: cannot listen on [::]:8443: address in use");
         assert_eq!(remedy.as_deref(), Some("stop what uses the port, or choose another port"));
         assert_eq!(code, 1);
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("cannot write Secret argocd/a: {source}")]
+    struct Boxed {
+        source: Box<kube::Error>,
+    }
+
+    #[test]
+    fn an_api_server_is_quoted_with_its_message_alone_however_deep_it_stands() {
+        let refused = |code| {
+            let status = Status::failure("secrets is forbidden\u{1b}[31m", "Forbidden").with_code(code);
+            Boxed { source: Box::new(kube::Error::Api(status.boxed())) }
+        };
+        for (code, remedy) in [(400, "correct"), (403, "grant"), (404, "create"), (422, "correct")] {
+            let error = refused(code);
+            let written = "cannot write Secret argocd/a: secrets is forbidden\\u{1b}[31m";
+            assert_eq!(story(&error), written);
+            let Failure::Work { what, remedy: given, .. } = Failure::because("cannot join", &error) else {
+                panic!("not work");
+            };
+            assert_eq!(what, format!("cannot join: {written}"));
+            assert!(given.is_some_and(|given| given.starts_with(remedy)), "{code}");
+            assert_eq!(story(&*error.source), "secrets is forbidden\\u{1b}[31m");
+        }
+        let bare = kube::Error::Api(Status::failure("", "").with_code(502).boxed());
+        assert_eq!(story(&bare), "the API server answered 502");
     }
 }

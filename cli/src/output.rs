@@ -1,5 +1,6 @@
 //! What the terminal shows: data on stdout, talk on stderr; colours only for people who have them and want them.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
@@ -50,10 +51,32 @@ pub(crate) fn line(line: &str) -> Result<(), Failure> {
     text(&format!("{line}\n"))
 }
 
-/// Says something about what is going on.
+/// Says something about what is going on. Lines are ours, whatever else is in them may be anybody's.
 pub(crate) fn say(line: &str) {
+    tell("", line);
+}
+
+/// The same after a `mark`, which may be coloured.
+pub(crate) fn tell(mark: &str, text: &str) {
+    let lines: Vec<_> = text.split('\n').map(visible).collect();
     // There is nowhere to complain when talk cannot be heard.
-    _ = writeln!(io::stderr().lock(), "{line}");
+    _ = writeln!(io::stderr().lock(), "{mark}{}", lines.join("\n"));
+}
+
+/// Text from elsewhere in a form that steers no terminal, forges no line, and is read in the order in which it is
+/// written: what would do so stands there as an escape, such as `\n` or `\u{1b}`.
+pub(crate) fn visible(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(is_treacherous) {
+        return Cow::Borrowed(text);
+    }
+    let escaped =
+        text.chars().map(|c| if is_treacherous(c) { c.escape_default().to_string() } else { c.to_string() });
+    Cow::Owned(escaped.collect())
+}
+
+/// Control characters, separators of lines, and what turns the direction of writing.
+fn is_treacherous(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Is a person reading stdout?
@@ -96,9 +119,9 @@ impl Table {
         Self { header: header.iter().map(ToString::to_string).collect(), rows: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds a row. A cell stays in its line, whatever is in it.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        self.rows.push(cells.into_iter().map(|cell| visible(&cell).into_owned()).collect());
     }
 
     /// The table as lines, the header in bold if `colours`.
@@ -146,5 +169,16 @@ mod tests {
         table.row(["agent-2".to_owned(), "100".to_owned()]);
         assert_eq!(table.render(false), "AGENT    APPS\na           5\nagent-2   100");
         assert!(table.render(true).starts_with("\u{1b}[1mAGENT"));
+    }
+
+    #[test]
+    fn what_would_steer_a_terminal_or_forge_a_row_is_shown_as_it_is_written() {
+        let mut table = Table::new(&["AGENT", "REASON"]);
+        table.row(["a".to_owned(), "lost\nb  \u{1b}[31mfound\r\u{9b}\u{202e}".to_owned()]);
+        assert_eq!(
+            table.render(false),
+            "AGENT  REASON\na      lost\\nb  \\u{1b}[31mfound\\r\\u{9b}\\u{202e}"
+        );
+        assert!(matches!(visible("grün, 緑, a b"), Cow::Borrowed(_)));
     }
 }

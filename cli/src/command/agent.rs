@@ -1,6 +1,6 @@
 //! `agent`: the cluster side.
 
-mod token;
+pub(super) mod token;
 
 use clap::{ArgMatches, Args, Command};
 use tiphys_agent::options::{Options, Settings};
@@ -47,9 +47,6 @@ Examples:
 }
 
 pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> {
-    if let Some(("token", given)) = given.subcommand() {
-        return token::run(command.find_subcommand("token").unwrap_or(command), given);
-    }
     // `agent run --x` and `agent --x` are the same.
     let (command, given) = match given.subcommand() {
         Some((name, given)) => (command.find_subcommand(name).unwrap_or(command), given),

@@ -1,8 +1,7 @@
 //! `agent create|list|inspect|reconfigure|print-tls`: what Argo CD knows of agents' clusters.
 
 mod address;
-
-use std::collections::BTreeMap;
+mod create;
 
 use clap::{ArgAction, Args, Command, FromArgMatches, Subcommand};
 use k8s_openapi::api::core::v1::Secret;
@@ -13,10 +12,12 @@ use tiphys_shared::kube::cluster_secret::{self, Cluster};
 use tiphys_shared::model::AgentName;
 use tiphys_shared::model::argocd::label;
 use tiphys_shared::security::pki::{Certificate, Leaf, Usage};
-use tiphys_shared::security::tls::{ClientCertificate, Material, Policy, ServerTls};
+use tiphys_shared::security::tls::Material;
 
 use self::address::server_url;
+use self::create::{Create, create};
 use super::Program;
+use super::agent::token;
 use super::pki::{LEAF_DAYS, ca, issue};
 use crate::failure::Failure;
 use crate::operator;
@@ -26,7 +27,7 @@ use crate::operator::write::{self, DryRun, IfThere, Write};
 use crate::output::{self, Format, Table};
 
 /// Names of the verbs, beside which `agent` runs an agent.
-pub(super) const VERBS: [&str; 5] = ["create", "list", "inspect", "reconfigure", "print-tls"];
+pub(super) const VERBS: [&str; 6] = ["create", "list", "inspect", "reconfigure", "print-tls", "token"];
 
 #[derive(Debug, Subcommand)]
 enum Verb {
@@ -42,29 +43,6 @@ enum Verb {
     PrintTls(PrintTls),
     /// Change what Argo CD knows of an agent
     Reconfigure(Reconfigure),
-}
-
-#[derive(Debug, Args)]
-struct Create {
-    /// The new agent
-    #[arg(value_name = "NAME")]
-    name: AgentName,
-    /// Where Argo CD reaches the principal's resource proxy
-    #[arg(long, value_name = "HOST:PORT", default_value = "argocd-agent-resource-proxy:9090")]
-    resource_proxy_server: String,
-    /// Further labels of the cluster Secret: key=value, separated by commas
-    #[arg(long, short, value_name = "LIST", value_delimiter = ',')]
-    label: Vec<String>,
-    /// Secret with the certificate and key that Argo CD uses, as [NAMESPACE/]NAME, instead of issuing one
-    #[arg(long, value_name = "SECRET", requires = "ca_from_secret")]
-    tls_from_secret: Option<String>,
-    /// Secret with the CA of the resource proxy, as [NAMESPACE/]NAME
-    #[arg(long, value_name = "SECRET", requires = "tls_from_secret")]
-    ca_from_secret: Option<String>,
-    #[command(flatten)]
-    issue: IssueOptions,
-    #[command(flatten)]
-    dry_run: DryRun,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +131,9 @@ pub(super) fn add_verbs(command: Command) -> Command {
 }
 
 pub(super) fn run(program: Program, given: &clap::ArgMatches, targets: Targets) -> Result<(), Failure> {
+    if let Some(("token", given)) = given.subcommand() {
+        return token::run(given, targets);
+    }
     let verb = Verb::from_arg_matches(given).map_err(Failure::Usage)?;
     operator::run(async move {
         let site = targets.control_plane().await?;
@@ -189,71 +170,6 @@ impl IssueOptions {
     }
 }
 
-async fn create(site: &Site, options: Create) -> Result<(), Failure> {
-    let Create { name, label, tls_from_secret, ca_from_secret, issue, dry_run, .. } = options;
-    let labels = parse_labels(&label)?;
-    let server = server_url(&options.resource_proxy_server, &name)?;
-    let if_there = IfThere::Refuse("change it with `agent reconfigure`, or choose another name");
-    if write::read(site, &cluster_secret::name(&name)).await?.is_some() {
-        return Err(Failure::new(format!("agent {name} is there already"))
-            .remedy("change it with `agent reconfigure`, or choose another name"));
-    }
-    let material = match (tls_from_secret, ca_from_secret) {
-        (Some(tls), Some(ca)) => {
-            issue.refuse_key_options("with --tls-from-secret")?;
-            borrowed(site, &tls, &ca).await?
-        }
-        _ => issue.material(site, &name).await?,
-    };
-    let secret = Cluster::new(&name, server, &material).into_secret(&name, labels);
-    write::all(vec![Write { site, secret, if_there }], dry_run).await
-}
-
-fn parse_labels(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
-    let mut labels = BTreeMap::new();
-    for text in given.iter().filter(|text| !text.is_empty()) {
-        let wrong = |what: &str| {
-            Failure::usage(format!("--label {text:?} {what}")).remedy("write KEY=VALUE, each key once")
-        };
-        let (key, value) = text.split_once('=').ok_or_else(|| wrong("is not KEY=VALUE"))?;
-        if [label::AGENT_NAME, label::SECRET_TYPE].contains(&key) {
-            return Err(wrong("is set by this command itself"));
-        }
-        if labels.insert(key.to_owned(), value.to_owned()).is_some() {
-            return Err(wrong("names a key a second time"));
-        }
-    }
-    Ok(labels)
-}
-
-/// Credentials that somebody else keeps in Secrets.
-async fn borrowed(site: &Site, tls: &str, ca: &str) -> Result<Material, Failure> {
-    let part = async |reference: &str, key: &str| -> Result<Vec<u8>, Failure> {
-        let (namespace, name) = match reference.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() => (namespace, name),
-            Some((_, name)) => (site.namespace.as_str(), name),
-            None => (site.namespace.as_str(), reference),
-        };
-        let site = Site { namespace: namespace.to_owned(), ..site.clone() };
-        let found = write::read(&site, name).await?.ok_or_else(|| {
-            Failure::new(format!("there is no Secret {namespace}/{name}"))
-                .remedy("check --tls-from-secret and --ca-from-secret")
-        })?;
-        found.data.unwrap_or_default().remove(key).map(|bytes| bytes.0).ok_or_else(|| {
-            Failure::new(format!("Secret {namespace}/{name} has no {key}"))
-                .remedy("the one needs tls.crt and tls.key, the other ca.crt")
-        })
-    };
-    let (chain, key) = (part(tls, "tls.crt").await?, part(tls, "tls.key").await?);
-    let material = Material::new(chain, key, part(ca, "ca.crt").await?);
-    let policy = Policy { client_certificate: ClientCertificate::Required, ..Policy::default() };
-    ServerTls::new(&material, policy).map_err(|error| {
-        Failure::because("what these Secrets hold cannot be used", &error)
-            .remedy("name a Secret with a certificate and its key, and one with a CA")
-    })?;
-    Ok(material)
-}
-
 /// The Secrets that stand for agents.
 async fn secrets(site: &Site, selector: &[String]) -> Result<Vec<Secret>, Failure> {
     let mut labels: Vec<&str> = selector.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
@@ -274,16 +190,19 @@ pub(super) async fn known_agents(site: &Site) -> Result<Vec<String>, Failure> {
 
 async fn list(program: Program, site: &Site, options: List) -> Result<(), Failure> {
     let found = secrets(site, &options.label).await?;
-    if found.is_empty() {
-        return Err(Failure::new(format!("no agents are known in namespace {}", site.namespace))
-            .remedy("make one known with `agent create`, or check --principal-context and --label"));
+    if found.is_empty() && options.output.is_none_or(|format| format == Format::Table) {
+        output::say(&format!(
+            "no agents are known in namespace {}: make one known with `agent create`, or check --principal-context and --label",
+            site.namespace
+        ));
+        return Ok(());
     }
     let name_of = |secret: &Secret| {
         let labels = secret.metadata.labels.as_ref();
         labels.and_then(|labels| labels.get(label::AGENT_NAME)).cloned().unwrap_or_default()
     };
     if options.output.is_none() && program == Program::ArgocdAgentctl {
-        return found.iter().try_for_each(|secret| output::line(&name_of(secret)));
+        return found.iter().try_for_each(|secret| output::line(&output::visible(&name_of(secret))));
     }
     let summaries: Vec<Summary> = found
         .iter()
@@ -384,18 +303,4 @@ async fn reconfigure(site: &Site, options: Reconfigure) -> Result<(), Failure> {
     }
     cluster.write_to(&mut secret);
     write::all(vec![Write { site, secret, if_there: IfThere::Replace }], options.dry_run).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn labels_are_taken_once_and_never_those_that_mark_the_secret() {
-        let parse = |list: &[&str]| parse_labels(&list.iter().map(ToString::to_string).collect::<Vec<_>>());
-        assert_eq!(parse(&["a=b", "c=", ""]).unwrap().len(), 2);
-        for wrong in [&["a"][..], &["a=1", "a=2"], &["argocd.argoproj.io/secret-type=repository"]] {
-            assert!(parse(wrong).is_err(), "{wrong:?}");
-        }
-    }
 }

@@ -149,13 +149,26 @@ fn same<'a>(entries: &'a BTreeMap<String, String>, fingerprint: &str) -> Vec<&'a
 
 async fn add(site: &Site, fingerprint: &str, reason: &str, dry_run: DryRun) -> Result<(), Failure> {
     let there = read(site).await?;
-    let is_there = there.as_ref().is_some_and(|entries| !same(entries, fingerprint).is_empty());
-    if is_there {
-        output::say(&format!("{fingerprint} is on the blocklist already"));
+    let dry = dry_run.dry_run;
+    if let Some(entries) = &there
+        && let [key, ..] = same(entries, fingerprint).as_slice()
+    {
+        let known = entries.get(*key).map(String::as_str).unwrap_or_default();
+        if reason.is_empty() || reason == known {
+            output::say(&format!("{fingerprint} is on the blocklist already"));
+            return Ok(());
+        }
+        let patch = Patch::Merge(json!({"data": {*key: reason}}));
+        let params = PatchParams { dry_run: dry, ..PatchParams::default() };
+        let written = api(site).patch(names::BLOCKLIST, &params, &patch).await;
+        written.map_err(|error| failed(site, "write", &error))?;
+        let verb = if dry { "would be" } else { "is" };
+        output::say(&format!(
+            "{fingerprint} is on the blocklist already; its reason {verb} {reason:?} now, after {known:?}"
+        ));
         return Ok(());
     }
     // One entry is merged in: what others add at the same time stays.
-    let dry = dry_run.dry_run;
     let written = if there.is_some() {
         let patch = json!({"data": {fingerprint: reason}});
         api(site)

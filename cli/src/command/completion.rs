@@ -27,8 +27,11 @@ pub(super) fn run(mut root: Command, given: &ArgMatches) -> Result<(), Failure> 
     let mut values = given.get_raw("shell").into_iter().flatten();
     let name = values.next().and_then(|shell| shell.to_str()).unwrap_or_default();
     let shell: Shell = name.parse().map_err(|_| {
-        Failure::usage(format!("there are no completions for {name:?}"))
-            .remedy("name one of bash, elvish, fish, powershell, zsh")
+        let what = match name {
+            "" => "no shell is named".to_owned(),
+            name => format!("there are no completions for {name:?}"),
+        };
+        Failure::usage(what).remedy("name one of bash, elvish, fish, powershell, zsh")
     })?;
     let program = root.get_name().to_owned();
     let mut script = Vec::new();

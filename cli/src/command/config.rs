@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::operator;
-use crate::operator::local::{Component, LocalConfig};
+use crate::operator::local::{Component, LocalConfig, default_path};
 use crate::operator::targets::Targets;
 use crate::output::{self, Format, Table};
 
@@ -85,6 +85,16 @@ struct NewAgent {
     /// Its namespace
     #[arg(long, value_name = "NAME")]
     namespace: String,
+    #[command(flatten)]
+    dry_run: FileDryRun,
+}
+
+/// The flag that keeps the file as it is.
+#[derive(Debug, Clone, Copy, Args)]
+struct FileDryRun {
+    /// Say what would be written, but leave the file as it is
+    #[arg(long, action = ArgAction::Set, default_value = "false")]
+    dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +117,8 @@ struct ChangeAgent {
     /// Its new namespace
     #[arg(long, value_name = "NAME")]
     namespace: Option<String>,
+    #[command(flatten)]
+    dry_run: FileDryRun,
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +126,8 @@ struct Named {
     /// Name of the entry
     #[arg(long, value_name = "NAME")]
     name: String,
+    #[command(flatten)]
+    dry_run: FileDryRun,
 }
 
 #[derive(Debug, Args)]
@@ -152,14 +166,20 @@ pub(super) fn command() -> Command {
 pub(super) fn run(given: &clap::ArgMatches, targets: &Targets) -> Result<(), Failure> {
     match Verb::from_arg_matches(given).map_err(Failure::Usage)? {
         Verb::Show(options) => operator::run(options.run(targets)),
-        Verb::Create(options) => options.run(targets.local_path()?),
+        Verb::Create(options) => operator::run(options.run(targets.local_path()?)),
         verb => run_local(verb, &targets.local_path()?),
     }
 }
 
 /// What is about the entries of the file.
 fn run_local(verb: Verb, path: &Path) -> Result<(), Failure> {
-    let mut config = LocalConfig::read(path)?;
+    // Entries can be added to a file that is not there yet. Others want to see one that somebody has named.
+    let is_named = default_path().ok().as_deref() != Some(path);
+    let mut config = match &verb {
+        Verb::List(_) | Verb::Edit(_) | Verb::Delete(_) if is_named => LocalConfig::read_existing(path)?,
+        _ => LocalConfig::read(path)?,
+    };
+    let dry_run = verb.dry_run();
     match verb {
         Verb::List(options) => return list(&config, options),
         Verb::Add(Add::Principal(New { entry, set_default })) => {
@@ -178,7 +198,7 @@ fn run_local(verb: Verb, path: &Path) -> Result<(), Failure> {
         Verb::Edit(Edit::Agent(entry)) => {
             edit(&mut config.agent(&entry.name)?, &entry, &mut config.contexts.agents);
         }
-        Verb::Delete(Delete::Principal(Named { name })) => {
+        Verb::Delete(Delete::Principal(Named { name, .. })) => {
             config.principal(&name)?;
             if config.default_principal == name {
                 return Err(Failure::usage(format!("{name} is the default principal"))
@@ -186,15 +206,33 @@ fn run_local(verb: Verb, path: &Path) -> Result<(), Failure> {
             }
             config.contexts.principals.remove(&name);
         }
-        Verb::Delete(Delete::Agent(Named { name })) => {
+        Verb::Delete(Delete::Agent(Named { name, .. })) => {
             config.agent(&name)?;
             config.contexts.agents.remove(&name);
         }
         Verb::Create(_) | Verb::Show(_) => return Ok(()),
     }
+    if dry_run {
+        config.check_to_write()?;
+        output::say(&format!("{} would be written", path.display()));
+        return Ok(());
+    }
     config.write(path)?;
     output::say(&format!("{} is written", path.display()));
     Ok(())
+}
+
+impl Verb {
+    /// Whether the file is to stay as it is.
+    fn dry_run(&self) -> bool {
+        let flag = match self {
+            Self::Add(Add::Principal(New { entry, .. }) | Add::Agent(entry)) => entry.dry_run,
+            Self::Edit(Edit::Principal(Change { entry, .. }) | Edit::Agent(entry)) => entry.dry_run,
+            Self::Delete(Delete::Principal(entry) | Delete::Agent(entry)) => entry.dry_run,
+            Self::Create(_) | Self::List(_) | Self::Show(_) => return false,
+        };
+        flag.dry_run
+    }
 }
 
 type Entries = std::collections::BTreeMap<String, Component>;

@@ -108,6 +108,10 @@ pub(super) fn run(given: &clap::ArgMatches, targets: Targets) -> Result<(), Fail
             }
             None => (control.namespace.clone(), options.resource.as_str()),
         };
+        if !is_name(&namespace) || !is_name(name) {
+            return Err(Failure::usage(format!("{:?} is not the name of a resource", options.resource))
+                .remedy("write NAME or NAMESPACE/NAME, of a-z, 0-9, - and ."));
+        }
         let object = find(&control, kind, &namespace, name).await?;
         let object = object.ok_or_else(|| {
             Failure::new(format!("there is no {kind} {namespace}/{name} at the control plane"))
@@ -156,6 +160,18 @@ pub(super) fn run(given: &clap::ArgMatches, targets: Targets) -> Result<(), Fail
         };
         print(&answer, options.output)
     })
+}
+
+/// Whether Kubernetes lets something be called so.
+fn is_name(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let (first, last) = (part.chars().next(), part.chars().last());
+        let is_edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        is_edge(first)
+            && is_edge(last)
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+    };
+    text.len() <= 253 && text.split('.').all(is_part)
 }
 
 /// The mapping of the principal that runs there.
@@ -301,7 +317,7 @@ fn print(answer: &Answer, format: Format) -> Result<(), Failure> {
         };
         output::line(&format!("agent {agent} {has} {kind} {namespace}/{name}{there}"))?;
         for note in &answer.notes {
-            output::line(&format!("note: {note}"))?;
+            output::line(&format!("note: {}", output::visible(note)))?;
         }
     }
     format.print(answer, || {
@@ -338,6 +354,16 @@ mod tests {
             .filter(|verdict| !verdict.holds)
             .map(|verdict| (verdict.rule, verdict.because))
             .collect()
+    }
+
+    #[test]
+    fn names_are_those_that_kubernetes_allows() {
+        for good in ["a", "guestbook-1", "a.b-c.d", "0"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in ["", "a\nb", "..", "-a", "a-", "A", "a b", "a/b", "a?x=", &"a".repeat(254)] {
+            assert!(!is_name(bad), "{bad:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tiphys_shared::kube::client::{self, Access};
 use tiphys_shared::process::options::HostPort;
 use tiphys_shared::security::join_token::JoinToken;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, story};
 use crate::{output, runtime};
 
 const EXAMPLES: &str = "\
@@ -53,7 +53,7 @@ pub(super) fn command() -> Command {
 pub(super) fn run(command: &Command, given: &ArgMatches) -> Result<(), Failure> {
     let options: Options = super::load(command, given)?;
     let token: JoinToken = options.token.parse().map_err(|error| {
-        Failure::because("--token cannot be used", &error)
+        Failure::usage(format!("--token cannot be used: {}", story(&error)))
             .remedy("give the whole line that tiphys agent token create has printed")
     })?;
     let address = options.server.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
@@ -100,9 +100,13 @@ fn failure(error: &join::Error) -> Failure {
         join::Error::Joined { .. } => failure.remedy("give --replace to take a new certificate in its place"),
         join::Error::HoldsKey { .. } => failure
             .remedy("that is a control plane's: name another --agent-namespace, or another --kubecontext"),
-        join::Error::OtherAuthorities | join::Error::Refused(_) => {
+        _ if error.wants_another_token() => {
             failure.remedy("make another token with tiphys agent token create at the control plane")
         }
+        join::Error::Refused(_) => failure.remedy(
+            "mend that at the control plane (see tiphys validate principal), and join again with the same token; once \
+             tiphys agent token list names it no more, make another one",
+        ),
         join::Error::NotOffered { .. } => {
             failure.remedy("check --server; TLS must reach the principal unbroken")
         }

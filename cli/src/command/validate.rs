@@ -2,6 +2,7 @@
 //!
 //! Everything is gathered first, then judged by plain functions.
 
+mod clusters;
 mod control;
 mod edge;
 mod finding;
@@ -23,7 +24,7 @@ use crate::failure::Failure;
 use crate::operator;
 use crate::operator::installation::OwnOptions;
 use crate::operator::targets::Targets;
-use crate::output::{self, Format};
+use crate::output::{self, Format, visible};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -121,14 +122,21 @@ fn report(findings: &[Finding], format: Format) -> Result<(), Failure> {
                 Severity::Warning => "warning",
             };
             let Finding { check, side, what, remedy, .. } = finding;
+            // What a finding quotes may be anybody's, and forges no other finding.
+            let (what, remedy) = (visible(what), visible(remedy));
             output::line(&format!("{severity}  {side}  {check}\n  {what}\n  remedy: {remedy}"))?;
         }
-        output::line(&format!("{errors} errors, {warnings} warnings"))?;
+        output::line(&format!("{}, {}", counted(errors, "error"), counted(warnings, "warning")))?;
     } else {
         format.print(&Report { errors, warnings, findings }, output::Table::default)?;
     }
     if errors == 0 {
         return Ok(());
     }
-    Err(Failure::new(format!("the installation has {errors} errors")).remedy("see the remedy of each"))
+    Err(Failure::new(format!("the installation has {}", counted(errors, "error")))
+        .remedy("see the remedy of each"))
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

@@ -128,7 +128,14 @@ impl Installation {
             line.push(format!("--kubeconfig={}", stand_in.path().display()));
         }
         let given = options::lenient(root.clone()).try_get_matches_from(line).map_err(|error| {
-            Problem::new(error.to_string().trim().to_owned(), "correct the arguments of the container")
+            let remedy = match self.workload {
+                Some(_) => "correct the arguments of the container",
+                None => "correct the options after --",
+            };
+            // The line that says what is wrong; the others are hints for somebody at a terminal.
+            let text = error.to_string();
+            let line = text.lines().next().unwrap_or_default();
+            Problem::new(line.trim_start_matches("error: "), remedy)
         })?;
         let nothing = clap::ArgMatches::default();
         let given = given.subcommand().map_or(&nothing, |(_, given)| given);

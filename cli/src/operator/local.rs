@@ -1,12 +1,13 @@
 //! The file in which a person keeps where principals and agents are: upstream's `ctl.conf`.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tiphys_shared::model::AgentName;
 
 use crate::failure::Failure;
+use crate::{file, output};
 
 /// The file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +66,7 @@ impl LocalConfig {
         }
         let wrong = |what: String| {
             Failure::new(format!("{}: {what}", path.display()))
-                .remedy("mend it with `config edit`, or name another file with --config")
+                .remedy("mend the file with an editor, or name another one with --config")
         };
         let config: Self =
             serde_saphyr::from_str(text).map_err(|error| wrong(format!("not a configuration: {error}")))?;
@@ -95,6 +96,28 @@ impl LocalConfig {
         Ok(())
     }
 
+    /// What a file may hold that others wrote, but no command writes: names that break a table or no namespace can have.
+    fn check_names(&self) -> Result<(), String> {
+        for (kind, entries) in [("principal", &self.contexts.principals), ("agent", &self.contexts.agents)] {
+            for (name, entry) in entries {
+                for (what, text) in [("name", name), ("context", &entry.kube_context)] {
+                    if *text != output::visible(text) {
+                        return Err(format!(
+                            "{text:?} cannot be the {what} of a {kind}: it has control characters"
+                        ));
+                    }
+                }
+                if AgentName::new(&entry.namespace).is_err() {
+                    return Err(format!(
+                        "{:?} is not the name of a namespace ({kind} {name})",
+                        entry.namespace
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn principal(&self, name: &str) -> Result<Component, Failure> {
         find("principal", &self.contexts.principals, name)
     }
@@ -107,23 +130,28 @@ impl LocalConfig {
         self.contexts.principals.get(&self.default_principal).cloned()
     }
 
-    /// Puts the file in its place in one step.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
-        self.check().map_err(|what| {
+    /// Whether it may be written.
+    ///
+    /// # Errors
+    /// A [`Failure`] about the command line if it has what no command could use.
+    pub(crate) fn check_to_write(&self) -> Result<(), Failure> {
+        self.check().and_then(|()| self.check_names()).map_err(|what| {
             Failure::usage(format!("this would not be a configuration: {what}"))
-                .remedy("give what is missing")
-        })?;
+                .remedy("give what is missing, and namespaces of a-z, 0-9 and -")
+        })
+    }
+
+    /// Puts the file in its place in one step. A link stays one.
+    ///
+    /// # Errors
+    /// A [`Failure`] if it may not be written, or cannot.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), Failure> {
+        self.check_to_write()?;
         let failed =
             |error: std::io::Error| Failure::because(&format!("cannot write {}", path.display()), &error);
         let text = serde_saphyr::to_string(self)
             .map_err(|error| Failure::because("cannot write the configuration", &error))?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
-        file.write_all(text.as_bytes()).and_then(|()| file.as_file().sync_all()).map_err(failed)?;
-        file.persist(path).map_err(|error| failed(error.error))?;
-        Ok(())
+        file::replace(path, &text).map_err(failed)
     }
 }
 
@@ -181,5 +209,33 @@ default-principal: hub
         assert!(LocalConfig::parse(Path::new("f"), "- a list").is_err());
         assert_eq!(LocalConfig::read(&path).unwrap(), LocalConfig::default());
         assert!(LocalConfig::read_existing(&path).is_err());
+    }
+
+    #[test]
+    fn names_that_break_a_table_or_a_request_are_not_written_and_a_link_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("real.conf"), folder.path().join("ctl.conf"));
+        std::fs::write(&path, UPSTREAM).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let good = LocalConfig::read_existing(&link).unwrap();
+        let entry = |context: &str, namespace: &str| Component {
+            kube_context: context.to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        for (name, entry) in
+            [("a\nb", entry("c", "n")), ("a", entry("c\u{1b}[31m", "n")), ("a", entry("c", "../y"))]
+        {
+            let mut bad = good.clone();
+            bad.contexts.agents.insert(name.to_owned(), entry);
+            assert!(matches!(bad.write(&link).unwrap_err(), Failure::Work { code: 2, .. }));
+        }
+        assert_eq!(LocalConfig::read(&path).unwrap(), good);
+        let mut more = good;
+        more.contexts.agents.insert("edge-2".to_owned(), entry("kind edge/2@x", "argocd"));
+        more.write(&link).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(LocalConfig::read(&path).unwrap(), more);
+        let broken = LocalConfig::parse(Path::new("f"), "contexts: [").unwrap_err();
+        assert!(matches!(&broken, Failure::Work { remedy: Some(remedy), .. } if remedy.contains("editor")));
     }
 }

@@ -1,5 +1,8 @@
 //! The principal's metrics, read as Prometheus reads them.
 
+use std::time::Duration;
+
+use futures::AsyncReadExt as _;
 use http::Uri;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -11,7 +14,10 @@ use super::targets::Site;
 use crate::failure::Failure;
 
 /// More is not read: an address may be anybody's.
-const LARGEST: usize = 64 << 20;
+const LARGEST: u64 = 64 << 20;
+/// How long all of them may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+const CHECK: &str = "check that the principal runs, and --metrics-url or the permission to get pods/proxy";
 
 /// One figure.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,19 +101,47 @@ impl Source {
     }
 
     /// Reads them.
+    ///
+    /// # Errors
+    /// A [`Failure`] if they cannot be read, or not to the end in time, if they are more than [`LARGEST`] bytes, or if no
+    /// principal tells them.
     pub(crate) async fn read(&self) -> Result<Vec<Sample>, Failure> {
+        self.read_within(PATIENCE).await
+    }
+
+    async fn read_within(&self, patience: Duration) -> Result<Vec<Sample>, Failure> {
+        let page = tokio::time::timeout(patience, self.page()).await.map_err(|_| {
+            Failure::new(format!(
+                "the principal's metrics cannot be read: the page has not ended after {} s",
+                patience.as_secs()
+            ))
+            .remedy(CHECK)
+        })??;
+        let samples = parse(&String::from_utf8_lossy(&page));
+        // Go's principals have the second and third of these, and each has some from the start.
+        let of_principal = ["tiphys_principal_", "argocd_principal_", "principal_"];
+        if samples.iter().all(|sample| !of_principal.iter().any(|prefix| sample.name.starts_with(prefix))) {
+            return Err(Failure::new("the page has no metrics of a principal").remedy(CHECK));
+        }
+        Ok(samples)
+    }
+
+    /// The page itself, of which no more is kept than may come.
+    async fn page(&self) -> Result<Vec<u8>, Failure> {
         let (Self::Url(client, path) | Self::Pod(client, path)) = self;
         let request = http::Request::get(path)
             .body(Vec::new())
             .map_err(|error| Failure::because("cannot ask for the metrics", &error))?;
-        let text = client.request_text(request).await.map_err(|error| {
-            Failure::because("cannot read the principal's metrics", &error)
-                .remedy("check that it runs, and --metrics-url or the permission to get pods/proxy")
-        })?;
-        if text.len() > LARGEST {
+        let failed = |error: &(dyn std::error::Error + 'static)| {
+            Failure::because("cannot read the principal's metrics", error).remedy(CHECK)
+        };
+        let answer = client.request_stream(request).await.map_err(|error| failed(&error))?;
+        let mut page = Vec::new();
+        answer.take(LARGEST + 1).read_to_end(&mut page).await.map_err(|error| failed(&error))?;
+        if page.len() as u64 > LARGEST {
             return Err(Failure::new("the page with the metrics is too large").remedy("check --metrics-url"));
         }
-        Ok(parse(&text))
+        Ok(page)
     }
 }
 
@@ -160,6 +194,8 @@ fn labels(mut rest: &str) -> Option<(Labels, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
 
     #[test]
@@ -172,6 +208,60 @@ mod tests {
         assert_eq!(samples[1].label("z"), Some("say \"hi\"\\ }"));
         assert_eq!(samples[1].value.to_string(), "2.5");
         assert!(samples[2].value.is_infinite());
+    }
+
+    /// Answers every request with a head and then `body` again and again, so many times; then nothing comes any more.
+    async fn serving(body: &'static [u8], times: usize, ends: bool) -> Source {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut asked, mut bytes) = (Vec::new(), [0; 1024]);
+            while !asked.ends_with(b"\r\n\r\n") {
+                let read = stream.read(&mut bytes).await.unwrap();
+                assert_ne!(read, 0, "nobody asks");
+                asked.extend_from_slice(&bytes[..read]);
+            }
+            let length = if ends { body.len() * times } else { 1 << 50 };
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            for _ in 0..times {
+                // Whoever has read enough goes away.
+                if stream.write_all(body).await.is_err() {
+                    return;
+                }
+            }
+            std::future::pending::<()>().await;
+        });
+        Source::at(&url).unwrap()
+    }
+
+    async fn refused(source: &Source) -> String {
+        source.read().await.unwrap_err().what()
+    }
+
+    #[tokio::test]
+    async fn a_page_that_is_no_principals_is_refused() {
+        for body in [&b"hello\n"[..], b"<html>1</html>\n", b"go_goroutines 7\n", b""] {
+            let said = refused(&serving(body, 1, true).await).await;
+            assert!(said.contains("no metrics of a principal"), "{said}");
+        }
+        let own = serving(b"argocd_principal_connected_agents 0\n", 1, true).await;
+        assert_eq!(own.read().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_page_without_end_is_read_to_the_limit_and_no_further() {
+        let body: &'static [u8] = vec![b'x'; 1 << 20].leak();
+        let said = refused(&serving(body, 1 << 20, false).await).await;
+        assert!(said.contains("too large"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn a_page_that_stops_in_the_middle_is_not_waited_for() {
+        let source = serving(b"argocd_principal_connected_agents 0\n", 1, false).await;
+        let said = source.read_within(Duration::from_millis(1)).await.unwrap_err().what();
+        assert!(said.contains("the page has not ended after"), "{said}");
     }
 
     #[tokio::test]

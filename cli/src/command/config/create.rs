@@ -8,6 +8,7 @@ use kube::config::Kubeconfig;
 
 use super::default_kubeconfig;
 use crate::failure::Failure;
+use crate::operator::confirm::Consent;
 use crate::operator::local::{Component, LocalConfig};
 use crate::output;
 
@@ -19,18 +20,26 @@ pub(super) struct Create {
     /// The file to write; by default that of --config
     #[arg(long, value_name = "FILE")]
     output_path: Option<PathBuf>,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 impl Create {
-    pub(super) fn run(self, default: PathBuf) -> Result<(), Failure> {
+    pub(super) async fn run(self, default: PathBuf) -> Result<(), Failure> {
         let path = self.kubeconfig_path.map_or_else(default_kubeconfig, Ok)?;
         let kubeconfig = Kubeconfig::read_from(&path).map_err(|error| {
             Failure::because(&format!("cannot read {}", path.display()), &error)
                 .remedy("name another kubeconfig with --kubeconfig-path")
         })?;
         let contexts: Vec<String> = kubeconfig.contexts.into_iter().map(|context| context.name).collect();
-        let config = ask(&contexts, &mut io::stdin().lock())?;
         let output = self.output_path.unwrap_or(default);
+        // What others keep there is lost, and so is a file that is something else.
+        if std::fs::metadata(&output).is_ok_and(|found| found.len() > 0) {
+            let what = format!("this replaces {} and all entries in it", output.display());
+            self.consent.obtain(&what).await?;
+        }
+        let asked = tokio::task::spawn_blocking(move || ask(&contexts, &mut io::stdin().lock())).await;
+        let config = asked.map_err(|error| Failure::because("cannot ask", &error))??;
         config.write(&output)?;
         output::say(&format!("{} is written", output.display()));
         Ok(())

@@ -45,7 +45,8 @@ impl Show {
         };
         let found = Installation::find(&site, part).await?.ok_or_else(|| {
             let name = part.name();
-            Failure::new(format!("no workload in namespace {} runs a {name}", site.namespace))
+            let a = if part == Part::Agent { "an" } else { "a" };
+            Failure::new(format!("no workload in namespace {} runs {a} {name}", site.namespace))
                 .remedy(format!("check --{name}-context and --{name}-namespace"))
         })?;
         let settings = match part {

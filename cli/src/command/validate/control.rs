@@ -1,30 +1,37 @@
 //! Checks of the control plane. Pure.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use tiphys_principal::routing::{Mapping, Rule};
-use tiphys_shared::kube::cluster_secret::Cluster;
-use tiphys_shared::model::argocd::annotation::SKIP_RECONCILE;
+use tiphys_shared::model::Kind;
 use tiphys_shared::model::object::ObjectExt as _;
-use tiphys_shared::model::{AgentName, Kind};
 use tiphys_shared::process::options::NamePattern;
 use tiphys_shared::security::blocklist::fingerprint;
 use tiphys_shared::security::pki::{Certificate, Usage};
 
+use super::clusters;
 use super::finding::{Finding, Findings};
-use super::material::{authority, blocked, pair, signing_key, trusted, validity};
+use super::material::{Maker, authority, authority_key, blocked, pair, signing_key, trusted};
 use super::snapshot::{ControlPlane, Facts};
 use crate::operator::names;
 
 const PARAMS: &str = "argocd-cmd-params-cm";
+const CA: Maker<'_> = Maker {
+    make: "pki init",
+    remake: "`pki init --force`, and then issue anew all that it has signed, which nobody believes from then on",
+};
+const PRINCIPAL: Maker<'_> =
+    Maker { make: "pki issue principal --dns HOST", remake: "`pki issue principal --dns HOST --upsert`" };
+const PROXY: Maker<'_> = Maker {
+    make: "pki issue resource-proxy --dns argocd-agent-resource-proxy",
+    remake: "`pki issue resource-proxy --dns argocd-agent-resource-proxy --upsert`",
+};
 
 pub(super) fn check(control: &ControlPlane, now: Timestamp) -> Vec<Finding> {
     let mut findings = Findings::about("control plane");
     surroundings(&mut findings, &control.facts, "principal");
-    if control.facts.namespaces.contains(&control.facts.namespace) {
+    if !control.facts.lacks_namespace(&control.facts.namespace) {
         let ca = secrets(&mut findings, control, now);
-        clusters(&mut findings, control, ca, now);
+        clusters::check(&mut findings, control, ca, now);
         blocklist(&mut findings, &control.facts);
         argo_cd(&mut findings, control);
         agents(&mut findings, control);
@@ -40,7 +47,7 @@ pub(super) fn surroundings(findings: &mut Findings, facts: &Facts, part: &str) {
     for problem in &facts.unseen {
         findings.warning("not-checked", problem.what.clone(), problem.remedy.clone());
     }
-    if !facts.namespaces.contains(&facts.namespace) {
+    if facts.lacks_namespace(&facts.namespace) {
         findings.error(
             "namespace-missing",
             format!("there is no namespace {}", facts.namespace),
@@ -48,11 +55,12 @@ pub(super) fn surroundings(findings: &mut Findings, facts: &Facts, part: &str) {
         );
         return;
     }
-    if !facts.is_deployed {
+    if facts.is_deployed == Some(false) {
+        let a = if part == "agent" { "an" } else { "a" };
         findings.warning(
             "workload-missing",
             format!(
-                "no workload in namespace {} runs a {part}; its options are taken from this command line",
+                "no workload in namespace {} runs {a} {part}; its options are taken from this command line",
                 facts.namespace
             ),
             format!("install it, name its namespace with --{part}-namespace, or give its options after --"),
@@ -66,6 +74,16 @@ pub(super) fn surroundings(findings: &mut Findings, facts: &Facts, part: &str) {
                 "install Argo CD, or at least its definitions, with `kubectl apply --server-side`",
             );
         }
+    }
+    if let Some(account) = &facts.missing_account {
+        findings.error(
+            "service-account-missing",
+            format!(
+                "there is no service account {}/{account}, as which the {part} is to run: no pod of it starts",
+                facts.namespace
+            ),
+            format!("kubectl -n {} create serviceaccount {account}, or apply the manifests", facts.namespace),
+        );
     }
     if !facts.denied.is_empty() {
         findings.error(
@@ -89,21 +107,22 @@ pub(super) fn surroundings(findings: &mut Findings, facts: &Facts, part: &str) {
 /// Returns the CA that signs agents.
 fn secrets<'a>(findings: &mut Findings, control: &'a ControlPlane, now: Timestamp) -> Option<&'a [u8]> {
     let (facts, options) = (&control.facts, &control.options);
-    let ca = options.ca.as_deref().and_then(|name| authority(findings, facts, name, now, "pki init"));
-    if let Some(name) = &options.tls {
-        let issue = "pki issue principal --dns HOST";
-        if let Some(certificate) = pair(findings, facts, name, "principal", now, issue) {
-            named(findings, &certificate, &format!("Secret {}/{name}", facts.namespace), issue);
-            usage(findings, facts, name, ca, (Usage::Server, "the principal's certificate"), now, issue);
-            blocked(findings, facts, &certificate, "the principal's certificate");
-        }
+    let ca = options.ca.as_deref().and_then(|name| authority(findings, facts, name, now, CA));
+    if let Some(name) = &options.ca {
+        authority_key(findings, facts, name, now, CA);
     }
-    if let Some(name) = &options.proxy_tls {
-        let issue = "pki issue resource-proxy --dns argocd-agent-resource-proxy";
-        if let Some(certificate) = pair(findings, facts, name, "resource proxy", now, issue) {
-            named(findings, &certificate, &format!("Secret {}/{name}", facts.namespace), issue);
-            usage(findings, facts, name, ca, (Usage::Server, "the resource proxy's certificate"), now, issue);
-        }
+    if let Some(name) = &options.tls
+        && let Some(certificate) = pair(findings, facts, name, "principal", now, PRINCIPAL)
+    {
+        named(findings, &certificate, &format!("Secret {}/{name}", facts.namespace), PRINCIPAL.remake);
+        usage(findings, facts, name, ca, "the principal's certificate", now, PRINCIPAL.remake);
+        blocked(findings, facts, &certificate, "the principal's certificate");
+    }
+    if let Some(name) = &options.proxy_tls
+        && let Some(certificate) = pair(findings, facts, name, "resource proxy", now, PROXY)
+    {
+        named(findings, &certificate, &format!("Secret {}/{name}", facts.namespace), PROXY.remake);
+        usage(findings, facts, name, ca, "the resource proxy's certificate", now, PROXY.remake);
     }
     if let Some(name) = &options.jwt {
         signing_key(findings, facts, name);
@@ -111,12 +130,12 @@ fn secrets<'a>(findings: &mut Findings, control: &'a ControlPlane, now: Timestam
     ca
 }
 
-fn named(findings: &mut Findings, certificate: &Certificate, at: &str, issue: &str) {
+fn named(findings: &mut Findings, certificate: &Certificate, at: &str, remake: &str) {
     if certificate.dns_names.is_empty() && certificate.addresses.is_empty() {
         findings.error(
             "san-missing",
             format!("the certificate in {at} names no host: nobody can verify it"),
-            format!("issue it with names: `{issue} --upsert`"),
+            format!("issue it with names: {remake}"),
         );
     }
 }
@@ -126,156 +145,17 @@ fn usage(
     facts: &Facts,
     name: &str,
     ca: Option<&[u8]>,
-    (usage, what): (Usage, &str),
+    what: &str,
     now: Timestamp,
-    issue: &str,
+    remake: &str,
 ) {
     if let (Some(chain), Some(ca)) = (facts.secret_entry(name, &["tls.crt"]), ca) {
-        trusted(findings, chain, ca, usage, (what, "the CA of the control plane"), now, issue);
-    }
-}
-
-/// Argo CD's Secrets for the clusters of agents.
-fn clusters(findings: &mut Findings, control: &ControlPlane, ca: Option<&[u8]>, now: Timestamp) {
-    let facts = &control.facts;
-    let proxy = control.options.proxy_tls.as_ref();
-    let proxy = proxy.and_then(|name| Certificate::from_pem(facts.secret_entry(name, &["tls.crt"])?).ok());
-    let mut known: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (name, secret, agent) in control.cluster_secrets() {
-        let at = format!("cluster Secret {}/{name}", facts.namespace);
-        let cluster = Cluster::read(secret);
-        let url_agent = cluster.as_ref().ok().and_then(Cluster::agent_in_url).map(str::to_owned);
-        let Some(agent) = agent else {
-            // Other clusters of Argo CD are none of ours.
-            if let Some(agent) = url_agent {
-                findings.error(
-                    "cluster-label",
-                    format!("{at} is for agent {agent} but lacks the label argocd-agent.argoproj-labs.io/agent-name"),
-                    format!("kubectl -n {} label secret {name} argocd-agent.argoproj-labs.io/agent-name={agent}", facts.namespace),
-                );
-            }
-            continue;
-        };
-        known.entry(agent).or_default().push(name);
-        let anew = format!("delete it and make it anew with `agent create {agent}`");
-        let labels = secret.metadata.labels.as_ref();
-        if labels
-            .and_then(|labels| labels.get("argocd.argoproj.io/secret-type"))
-            .is_none_or(|kind| kind != "cluster")
-        {
-            findings.error(
-                "cluster-label",
-                format!("{at} lacks the label argocd.argoproj.io/secret-type: cluster, so that Argo CD does not see it"),
-                format!("kubectl -n {} label --overwrite secret {name} argocd.argoproj.io/secret-type=cluster", facts.namespace),
-            );
-        }
-        if AgentName::new(agent).is_err() {
-            findings.error(
-                "cluster-label",
-                format!("{at} is labelled with {agent:?}, which no agent can be called"),
-                anew,
-            );
-            continue;
-        }
-        let cluster = match cluster {
-            Ok(cluster) => cluster,
-            Err(what) => {
-                findings.error("cluster-config", format!("{at} {what}"), anew);
-                continue;
-            }
-        };
-        one_cluster(findings, control, (agent, name, &at), (secret, &cluster), proxy.as_ref(), now);
-        let Some(chain) = cluster.tls_part("certData") else { continue };
-        if let Some(ca) = ca {
-            let what = format!("the certificate in {at}");
-            let issue = format!("agent reconfigure {agent} --reissue-client-cert");
-            trusted(findings, &chain, ca, Usage::Client, (&what, "the CA of the control plane"), now, &issue);
-        }
-    }
-    for (agent, secrets) in known.into_iter().filter(|(_, secrets)| secrets.len() > 1) {
-        findings.error(
-            "cluster-duplicate",
-            format!("agent {agent} has several cluster Secrets: {}", secrets.join(", ")),
-            "leave one and delete the others",
-        );
-    }
-}
-
-fn one_cluster(
-    findings: &mut Findings,
-    control: &ControlPlane,
-    (agent, name, at): (&str, &str, &str),
-    (secret, cluster): (&k8s_openapi::api::core::v1::Secret, &Cluster),
-    proxy: Option<&Certificate>,
-    now: Timestamp,
-) {
-    let address = format!("`agent reconfigure {agent} --resource-proxy-server HOST:PORT`");
-    if !cluster.server.starts_with("https://") {
-        findings.error(
-            "cluster-server",
-            format!("{at}: the server {} is not https", cluster.server),
-            address.clone(),
-        );
-    }
-    match cluster.agent_in_url() {
-        None => findings.error(
-            "cluster-server",
-            format!("{at}: the server {} does not say agentName={agent}", cluster.server),
-            address.clone(),
-        ),
-        Some(other) if other != agent => findings.error(
-            "cluster-server",
-            format!("{at}: the server names agent {other}, the label {agent}"),
-            address.clone(),
-        ),
-        Some(_) => {}
-    }
-    if let (Some(host), Some(proxy)) = (cluster.host(), proxy)
-        && !proxy.covers(&host)
-        && !cluster.config.contains_key("bearerToken")
-    {
-        findings.error(
-            "san-missing",
-            format!("the resource proxy's certificate is not for {host}, under which {at} looks for it"),
-            format!("`pki issue resource-proxy --dns {host} --upsert`, or {address}"),
-        );
-    }
-    let annotations = secret.metadata.annotations.as_ref();
-    if annotations.and_then(|all| all.get(SKIP_RECONCILE)).is_none_or(|value| value != "true") {
-        findings.warning(
-            "cluster-reconciled",
-            format!("{at} lacks the annotation {SKIP_RECONCILE}: \"true\", so that a controller here would touch the cluster"),
-            format!("kubectl -n {} annotate --overwrite secret {name} {SKIP_RECONCILE}=true", control.facts.namespace),
-        );
-    }
-    let reissue = format!("agent reconfigure {agent} --reissue-client-cert");
-    match cluster.certificate() {
-        Some(certificate) => {
-            let what = format!("the certificate in {at}");
-            validity(findings, &certificate, &what, now, &reissue);
-            blocked(findings, &control.facts, &certificate, &what);
-            if certificate.common_name.as_deref() != Some(agent) {
-                findings.warning(
-                    "cluster-identity",
-                    format!(
-                        "{what} is for {}, so that the proxy takes Argo CD for that one",
-                        certificate.subject
-                    ),
-                    format!("`{reissue}`, unless it is an operator of the proxy"),
-                );
-            }
-        }
-        None if cluster.config.contains_key("bearerToken") => {}
-        None => findings.error(
-            "cluster-config",
-            format!("{at} has neither a client certificate nor a token: the proxy refuses Argo CD"),
-            format!("`{reissue}`"),
-        ),
+        trusted(findings, chain, ca, Usage::Server, (what, "the CA of the control plane"), now, remake);
     }
 }
 
 fn blocklist(findings: &mut Findings, facts: &Facts) {
-    let entries = facts.config_maps.get(names::BLOCKLIST).and_then(|map| map.data.as_ref());
+    let entries = facts.config_map(names::BLOCKLIST).and_then(|map| map.data.as_ref());
     for entry in entries.into_iter().flatten().map(|(key, _)| key).filter(|key| fingerprint(key).is_none()) {
         findings.error(
             "blocklist-entry",
@@ -292,7 +172,9 @@ fn blocklist(findings: &mut Findings, facts: &Facts) {
 /// How Argo CD itself is set up.
 fn argo_cd(findings: &mut Findings, control: &ControlPlane) {
     let (facts, options) = (&control.facts, &control.options);
-    if let Some(name) = facts.components.get("application-controller") {
+    // What could not be looked at is not judged.
+    let components = facts.components.as_ref();
+    if let Some(name) = components.and_then(|all| all.get("application-controller")) {
         findings.warning(
             "application-controller",
             format!("Argo CD's application controller ({name}) runs at the control plane, beside those on the clusters"),
@@ -300,7 +182,7 @@ fn argo_cd(findings: &mut Findings, control: &ControlPlane) {
         );
     }
     for needed in ["server", "repo-server"] {
-        if !facts.components.is_empty() && !facts.components.contains_key(needed) {
+        if components.is_some_and(|all| !all.is_empty() && !all.contains_key(needed)) {
             findings.warning(
                 "component-missing",
                 format!("Argo CD's {needed} does not run in namespace {}", facts.namespace),
@@ -308,7 +190,7 @@ fn argo_cd(findings: &mut Findings, control: &ControlPlane) {
             );
         }
     }
-    if options.redis_proxy {
+    if options.redis_proxy && facts.config_maps.is_some() {
         let server = facts.config_entry(PARAMS, "redis.server").unwrap_or_default();
         if !server.contains("argocd-agent-redis-proxy") && !server.contains("redis-proxy") {
             let is = if server.is_empty() { "not set".to_owned() } else { server.to_owned() };
@@ -341,7 +223,7 @@ fn agents(findings: &mut Findings, control: &ControlPlane) {
     for agent in control.agents() {
         let name = agent.as_str();
         if !options.by_destination {
-            if !facts.namespaces.contains(name) && !options.creates_namespaces {
+            if facts.lacks_namespace(name) && !options.creates_namespaces {
                 findings.error(
                     "agent-namespace",
                     format!("there is no namespace {name} for the Applications of agent {name}"),
@@ -357,7 +239,11 @@ fn agents(findings: &mut Findings, control: &ControlPlane) {
                     format!("add {name} to --allowed-namespaces (ARGOCD_PRINCIPAL_ALLOWED_NAMESPACES)"),
                 );
             }
-            if served_by_argo.as_ref().is_none_or(|list| !list.iter().any(|pattern| pattern.matches(name))) {
+            if facts.config_maps.is_some()
+                && served_by_argo
+                    .as_ref()
+                    .is_none_or(|list| !list.iter().any(|pattern| pattern.matches(name)))
+            {
                 findings.warning(
                     "argocd-namespaces",
                     format!("Argo CD's server does not look into namespace {name}: application.namespaces in {PARAMS} does not match it"),
@@ -390,11 +276,13 @@ fn agents(findings: &mut Findings, control: &ControlPlane) {
         }
     }
     let own = |application: &&tiphys_shared::model::Object| application.namespace() == facts.namespace;
-    let lost = facts.applications.iter().flatten().filter(own).filter(|_| !options.by_destination).count();
-    if lost > 0 {
+    let lost = facts.applications.iter().flatten().filter(own).count();
+    // An agent may have the name of this namespace, too, and gets them then like any other.
+    let is_an_agents = control.agents().iter().any(|agent| agent.as_str() == facts.namespace);
+    if lost > 0 && !options.by_destination && !is_an_agents && facts.secrets.is_some() {
         findings.warning(
             "applications-of-nobody",
-            format!("{lost} Applications are in the principal's own namespace {}, from which no agent gets any", facts.namespace),
+            format!("{lost} Applications are in the principal's own namespace {}, from which none of the agents known here gets any", facts.namespace),
             "move them into the namespaces named after agents, or set --destination-based-mapping on both sides",
         );
     }

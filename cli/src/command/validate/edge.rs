@@ -7,18 +7,25 @@ use tiphys_shared::security::pki::{Certificate, Usage};
 
 use super::control::surroundings;
 use super::finding::{Finding, Findings};
-use super::material::{authority, blocked, pair, trusted};
+use super::material::{Maker, authority, blocked, pair, trusted};
 use super::snapshot::{AgentOptions, ControlPlane, Edge};
 
-const ISSUE: &str = "pki issue agent NAME";
+const CERTIFICATE: Maker<'_> =
+    Maker { make: "pki issue agent NAME", remake: "`pki issue agent NAME --upsert`" };
+const CA: Maker<'_> = Maker {
+    make: "pki propagate",
+    remake: "`pki propagate --force`, once the one of the control plane is in order",
+};
 
 pub(super) fn check(edge: &Edge, control: &ControlPlane, now: Timestamp) -> Vec<Finding> {
     let mut findings = Findings::about("agent");
     surroundings(&mut findings, &edge.facts, "agent");
-    if !edge.facts.namespaces.contains(&edge.facts.namespace) {
+    if edge.facts.lacks_namespace(&edge.facts.namespace) {
         return findings.all;
     }
-    if !edge.facts.components.contains_key("application-controller") {
+    // What could not be looked at is not judged.
+    let components = edge.facts.components.as_ref();
+    if components.is_some_and(|all| !all.contains_key("application-controller")) {
         findings.error(
             "component-missing",
             format!(
@@ -28,7 +35,7 @@ pub(super) fn check(edge: &Edge, control: &ControlPlane, now: Timestamp) -> Vec<
             "install it there, or name its namespace with --agent-namespace",
         );
     }
-    if let Some(name) = edge.facts.components.get("server") {
+    if let Some(name) = components.and_then(|all| all.get("server")) {
         findings.warning(
             "component-superfluous",
             format!("Argo CD's server ({name}) runs on the agent's cluster, where what is edited is undone in managed mode"),
@@ -76,16 +83,23 @@ fn secrets(
     now: Timestamp,
 ) -> Option<Certificate> {
     let facts = &edge.facts;
-    let own_ca =
-        options.ca.as_deref().and_then(|name| authority(findings, facts, name, now, "pki propagate"));
+    let own_ca = options.ca.as_deref().and_then(|name| authority(findings, facts, name, now, CA));
     let certificate =
-        options.tls.as_deref().and_then(|name| pair(findings, facts, name, "agent", now, ISSUE));
+        options.tls.as_deref().and_then(|name| pair(findings, facts, name, "agent", now, CERTIFICATE));
     let control_entry =
         |name: &Option<String>| control.facts.secret_entry(name.as_deref()?, &["ca.crt", "tls.crt"]);
     let server = control.options.tls.as_ref().and_then(|name| control.facts.secret_entry(name, &["tls.crt"]));
     if let (Some(own_ca), Some(server)) = (own_ca, server) {
         let said = ("the principal's certificate", "the CA that the agent has");
-        trusted(findings, server, own_ca, Usage::Server, said, now, "pki issue principal");
+        trusted(
+            findings,
+            server,
+            own_ca,
+            Usage::Server,
+            said,
+            now,
+            "`pki issue principal --dns HOST --upsert`",
+        );
         if let Ok(server) = Certificate::from_pem(server)
             && !server.covers(&options.server.host)
         {
@@ -103,7 +117,7 @@ fn secrets(
     let chain = options.tls.as_ref().and_then(|name| facts.secret_entry(name, &["tls.crt"]));
     if let (Some(chain), Some(ca)) = (chain, control_entry(&control.options.ca)) {
         let said = ("the agent's certificate", "the CA of the control plane");
-        trusted(findings, chain, ca, Usage::Client, said, now, ISSUE);
+        trusted(findings, chain, ca, Usage::Client, said, now, CERTIFICATE.remake);
     }
     if let Some(certificate) = &certificate {
         blocked(findings, &control.facts, certificate, "the agent's certificate");
@@ -113,15 +127,14 @@ fn secrets(
 
 /// What the control plane must have for this agent.
 fn known(findings: &mut Findings, name: &AgentName, options: &AgentOptions, control: &ControlPlane) {
-    if !control.agents().contains(name) {
+    if control.facts.secrets.is_some() && !control.agents().contains(name) {
         findings.warning(
             "agent-unknown",
             format!("Argo CD at the control plane has no cluster Secret for agent {name}"),
             format!("`agent create {name}`"),
         );
     }
-    let there = &control.facts.namespaces;
-    if !there.contains(name.as_str())
+    if control.facts.lacks_namespace(name.as_str())
         && !control.options.by_destination
         && !control.options.creates_namespaces
     {

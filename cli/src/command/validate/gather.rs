@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::ListParams;
 use kube::{Api, Resource, ResourceExt as _};
@@ -21,19 +21,24 @@ use tiphys_shared::wire::transport::{self, DialOptions};
 use super::options::{self, Told};
 use super::permissions;
 use super::snapshot::{AgentOptions, ControlPlane, Edge, Facts};
-use crate::failure::Failure;
+use crate::failure::{Failure, story};
 use crate::operator::installation::{Installation, OwnOptions, Part};
 use crate::operator::targets::Site;
 
 /// How long the principal is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// What lets a part be looked at.
+const ALLOWED: &str = "run this with the permission to list it";
 
+/// Looks at a control plane. What may not be looked at is noted, and keeps nothing else from being seen.
+///
+/// # Errors
+/// A [`Failure`] if the API server cannot be asked, or does not know who asks.
 pub(super) async fn control_plane(site: &Site, own: &OwnOptions) -> Result<ControlPlane, Failure> {
-    let (installation, is_deployed) = installation(site, Part::Principal, own).await?;
-    let mut facts = facts(site, &installation).await?;
-    facts.is_deployed = is_deployed;
+    let mut facts = facts(site).await?;
+    let installation = installation(site, Part::Principal, own, &mut facts).await;
     let Told { options, problems } = options::principal(&installation, site);
-    if is_deployed {
+    if facts.is_deployed == Some(true) {
         facts.option_problems.extend(problems);
     }
     let mut control = ControlPlane { facts, options };
@@ -43,12 +48,15 @@ pub(super) async fn control_plane(site: &Site, own: &OwnOptions) -> Result<Contr
     Ok(control)
 }
 
+/// Looks at an agent's cluster in the same way, and calls the principal if it `dials`.
+///
+/// # Errors
+/// A [`Failure`] if the API server cannot be asked, or does not know who asks.
 pub(super) async fn edge(site: &Site, own: &OwnOptions, dials: bool) -> Result<Edge, Failure> {
-    let (installation, is_deployed) = installation(site, Part::Agent, own).await?;
-    let mut facts = facts(site, &installation).await?;
-    facts.is_deployed = is_deployed;
+    let mut facts = facts(site).await?;
+    let installation = installation(site, Part::Agent, own, &mut facts).await;
     let Told { options, problems } = options::agent(&installation, site);
-    if is_deployed {
+    if facts.is_deployed == Some(true) {
         facts.option_problems.extend(problems);
     }
     if let Some(options) = &options {
@@ -62,34 +70,93 @@ pub(super) async fn edge(site: &Site, own: &OwnOptions, dials: bool) -> Result<E
     Ok(Edge { facts, options, unreachable })
 }
 
-async fn installation(site: &Site, part: Part, own: &OwnOptions) -> Result<(Installation, bool), Failure> {
-    if own.options.is_empty()
-        && let Some(found) = Installation::find(site, part).await?
-    {
-        return Ok((found, true));
+/// The process as it is deployed, or as it was told of by hand, and what of it is not there.
+async fn installation(site: &Site, part: Part, own: &OwnOptions, facts: &mut Facts) -> Installation {
+    facts.is_deployed = Some(!own.options.is_empty());
+    if !own.options.is_empty() {
+        return Installation::by_hand(own);
     }
-    Ok((Installation::by_hand(own), !own.options.is_empty()))
+    match Installation::find(site, part).await {
+        Ok(Some(found)) => {
+            facts.is_deployed = Some(true);
+            facts.option_problems.clone_from(&found.problems);
+            facts.missing_account = missing_account(site, &found, &mut facts.unseen).await;
+            found
+        }
+        Ok(None) => Installation::by_hand(own),
+        Err(failure) => {
+            facts.is_deployed = None;
+            facts.unseen.push(Problem::new(
+                format!("the options of the {} are not known: {}", part.name(), failure.what()),
+                format!("{ALLOWED}, or give its options after --"),
+            ));
+            Installation::by_hand(own)
+        }
+    }
 }
 
-async fn facts(site: &Site, installation: &Installation) -> Result<Facts, Failure> {
-    let client = &site.client;
+/// The service account of a workload, if the namespace has none of this name.
+async fn missing_account(site: &Site, found: &Installation, unseen: &mut Vec<Problem>) -> Option<String> {
+    // Each namespace gets this one by itself.
+    let account = found.service_account.as_ref().filter(|account| *account != "default")?;
+    let all: Api<ServiceAccount> = Api::namespaced(site.client.clone(), &site.namespace);
+    match list(&all).await {
+        Ok(all) => all.iter().all(|it| it.metadata.name.as_ref() != Some(account)).then(|| account.clone()),
+        // An API server that knows no service accounts asks for none.
+        Err(kube::Error::Api(status)) if status.code == 404 => None,
+        Err(error) => {
+            unseen.push(not_checked("the service accounts", &error));
+            None
+        }
+    }
+}
+
+async fn facts(site: &Site) -> Result<Facts, Failure> {
+    let (client, namespace) = (&site.client, &site.namespace);
     let mut unseen = Vec::new();
-    let failed = |what: &str, error: &kube::Error| Failure::because(&format!("cannot look at {what}"), error);
     let namespaces = list(&Api::<Namespace>::all(client.clone())).await;
-    let namespaces: Vec<Namespace> = namespaces.map_err(|error| failed("the namespaces", &error))?;
-    let secrets: Vec<Secret> = list(&Api::namespaced(client.clone(), &site.namespace))
-        .await
-        .map_err(|error| failed(&format!("the Secrets of namespace {}", site.namespace), &error))?;
-    let config_maps: Vec<ConfigMap> = list(&Api::namespaced(client.clone(), &site.namespace))
-        .await
-        .map_err(|error| failed(&format!("the config maps of namespace {}", site.namespace), &error))?;
-    let applications = known(list(&kinds::api(client, Kind::Application, None)).await, &mut unseen);
-    let projects =
-        known(list(&kinds::api(client, Kind::AppProject, Some(&site.namespace))).await, &mut unseen);
-    let deployments: Vec<Deployment> =
-        known(list(&Api::namespaced(client.clone(), &site.namespace)).await, &mut unseen).unwrap_or_default();
-    let sets: Vec<StatefulSet> =
-        known(list(&Api::namespaced(client.clone(), &site.namespace)).await, &mut unseen).unwrap_or_default();
+    let namespaces = seen("the namespaces", namespaces, &mut unseen)?.map(Vec::into_iter);
+    let secrets = list(&Api::<Secret>::namespaced(client.clone(), namespace)).await;
+    let secrets = seen(&format!("the Secrets of namespace {namespace}"), secrets, &mut unseen)?;
+    let maps = list(&Api::<ConfigMap>::namespaced(client.clone(), namespace)).await;
+    let maps = seen(&format!("the config maps of namespace {namespace}"), maps, &mut unseen)?;
+    let applications = list(&kinds::api(client, Kind::Application, None)).await;
+    let applications = known("the Applications of all namespaces", applications, &mut unseen)?;
+    let projects = list(&kinds::api(client, Kind::AppProject, Some(namespace))).await;
+    let projects = known(&format!("the AppProjects of namespace {namespace}"), projects, &mut unseen)?;
+    Ok(Facts {
+        namespace: namespace.clone(),
+        namespaces: namespaces.map(|all| all.map(|namespace| namespace.name_any()).collect()),
+        secrets: secrets.map(by_name),
+        config_maps: maps.map(by_name),
+        applications,
+        projects,
+        components: components(site, &mut unseen).await?,
+        missing_account: None,
+        denied: Vec::new(),
+        identity: String::new(),
+        clock: clocks(site).await,
+        is_deployed: None,
+        option_problems: Vec::new(),
+        unseen,
+    })
+}
+
+fn by_name<K: Resource>(all: Vec<K>) -> BTreeMap<String, K> {
+    all.into_iter().map(|object| (object.name_any(), object)).collect()
+}
+
+/// Argo CD's components, and what runs each.
+async fn components(
+    site: &Site,
+    unseen: &mut Vec<Problem>,
+) -> Result<Option<BTreeMap<String, String>>, Failure> {
+    let namespace = &site.namespace;
+    let deployments = list(&Api::<Deployment>::namespaced(site.client.clone(), namespace)).await;
+    let deployments = seen(&format!("the Deployments of namespace {namespace}"), deployments, unseen)?;
+    let sets = list(&Api::<StatefulSet>::namespaced(site.client.clone(), namespace)).await;
+    let sets = seen(&format!("the StatefulSets of namespace {namespace}"), sets, unseen)?;
+    let (Some(deployments), Some(sets)) = (deployments, sets) else { return Ok(None) };
     let deployments = deployments.iter().filter_map(|it| {
         let replicas = it.spec.as_ref().and_then(|spec| spec.replicas);
         component(&it.metadata, "deployment", replicas)
@@ -98,22 +165,7 @@ async fn facts(site: &Site, installation: &Installation) -> Result<Facts, Failur
         let replicas = it.spec.as_ref().and_then(|spec| spec.replicas);
         component(&it.metadata, "statefulset", replicas)
     });
-    let components: BTreeMap<String, String> = deployments.chain(sets).collect();
-    Ok(Facts {
-        namespace: site.namespace.clone(),
-        namespaces: namespaces.into_iter().map(|namespace| namespace.name_any()).collect(),
-        secrets: secrets.into_iter().map(|secret| (secret.name_any(), secret)).collect(),
-        config_maps: config_maps.into_iter().map(|map| (map.name_any(), map)).collect(),
-        applications,
-        projects,
-        components,
-        denied: Vec::new(),
-        identity: String::new(),
-        clock: clocks(site).await,
-        is_deployed: false,
-        option_problems: installation.problems.clone(),
-        unseen,
-    })
+    Ok(Some(deployments.chain(sets).collect()))
 }
 
 async fn list<K>(api: &Api<K>) -> Result<Vec<K>, kube::Error>
@@ -132,19 +184,41 @@ where
     }
 }
 
-/// None if the API server does not know the kind.
-fn known<T>(found: Result<Vec<T>, kube::Error>, unseen: &mut Vec<Problem>) -> Option<Vec<T>> {
+/// What was found; none, with a note, if the API server does not show it to whoever asks.
+///
+/// # Errors
+/// A [`Failure`] if it cannot be asked, or does not know who asks: then there is nothing to judge at all.
+fn seen<T>(
+    what: &str,
+    found: Result<Vec<T>, kube::Error>,
+    unseen: &mut Vec<Problem>,
+) -> Result<Option<Vec<T>>, Failure> {
     match found {
-        Ok(found) => Some(found),
-        Err(kube::Error::Api(status)) if status.code == 404 => None,
-        Err(error) => {
-            unseen.push(Problem::new(
-                format!("a part could not be looked at: {error}"),
-                "run this with the permission to list it",
-            ));
-            Some(Vec::new())
+        Ok(found) => Ok(Some(found)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Some(Vec::new())),
+        Err(error @ kube::Error::Api(_)) if !matches!(&error, kube::Error::Api(status) if status.code == 401) =>
+        {
+            unseen.push(not_checked(what, &error));
+            Ok(None)
         }
+        Err(error) => Err(Failure::because(&format!("cannot look at {what}"), &error)),
     }
+}
+
+/// The same for what not every API server knows: none if this one does not.
+fn known<T>(
+    what: &str,
+    found: Result<Vec<T>, kube::Error>,
+    unseen: &mut Vec<Problem>,
+) -> Result<Option<Vec<T>>, Failure> {
+    if matches!(&found, Err(kube::Error::Api(status)) if status.code == 404) {
+        return Ok(None);
+    }
+    Ok(Some(seen(what, found, unseen)?.unwrap_or_default()))
+}
+
+fn not_checked(what: &str, error: &kube::Error) -> Problem {
+    Problem::new(format!("{what} could not be looked at: {}", story(error)), ALLOWED)
 }
 
 /// Argo CD's components say by labels what they are.

@@ -11,6 +11,7 @@ use tiphys_shared::model::{AgentName, Mode};
 use tiphys_shared::process::options::Problem;
 
 use super::snapshot::{Facts, PrincipalOptions};
+use crate::failure::story;
 use crate::operator::installation::Installation;
 use crate::operator::targets::Site;
 
@@ -118,7 +119,11 @@ pub(super) async fn check(site: &Site, installation: &Installation, needs: Vec<N
                 Err(kube::Error::Api(status)) if status.code == 404 => return,
                 Err(error) => {
                     facts.unseen.push(Problem::new(
-                        format!("the permissions of {} could not be looked at: {error}", facts.identity),
+                        format!(
+                            "the permissions of {} could not be looked at: {}",
+                            facts.identity,
+                            story(&error)
+                        ),
                         "run this with the permission to create subjectaccessreviews",
                     ));
                     return;

@@ -12,24 +12,28 @@ use tiphys_shared::security::tls::Policy;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
     pub(super) namespace: String,
-    /// All namespaces of the cluster.
-    pub(super) namespaces: BTreeSet<String>,
-    pub(super) secrets: BTreeMap<String, Secret>,
-    pub(super) config_maps: BTreeMap<String, ConfigMap>,
-    /// All Applications of the cluster; none if their kind is not known there.
+    /// All namespaces of the cluster; none if they may not be looked at.
+    pub(super) namespaces: Option<BTreeSet<String>>,
+    /// Secrets of the namespace; none if they may not be looked at.
+    pub(super) secrets: Option<BTreeMap<String, Secret>>,
+    /// Config maps of the namespace; none if they may not be looked at.
+    pub(super) config_maps: Option<BTreeMap<String, ConfigMap>>,
+    /// All Applications of the cluster that may be looked at; none if their kind is not known there.
     pub(super) applications: Option<Vec<Object>>,
-    /// AppProjects of the namespace; none if their kind is not known there.
+    /// AppProjects of the namespace that may be looked at; none if their kind is not known there.
     pub(super) projects: Option<Vec<Object>>,
-    /// Argo CD's components in the namespace, and what runs each.
-    pub(super) components: BTreeMap<String, String>,
+    /// Argo CD's components in the namespace, and what runs each; none if workloads may not be looked at.
+    pub(super) components: Option<BTreeMap<String, String>>,
+    /// The service account of the process, if there is none of this name.
+    pub(super) missing_account: Option<String>,
     /// What the process may not do, as `list secrets in namespace argocd`.
     pub(super) denied: Vec<String>,
     /// Who may not.
     pub(super) identity: String,
     /// What the API server's clock said, and ours then.
     pub(super) clock: Option<(Timestamp, Timestamp)>,
-    /// Whether the process's own workload was found.
-    pub(super) is_deployed: bool,
+    /// Whether the process's own workload was found, or its options were given; none if workloads may not be looked at.
+    pub(super) is_deployed: Option<bool>,
     /// What is wrong with its options.
     pub(super) option_problems: Vec<Problem>,
     /// What could not be looked at.
@@ -97,13 +101,23 @@ pub(super) struct Snapshot {
 impl Facts {
     /// An entry of a Secret.
     pub(super) fn secret_entry(&self, name: &str, keys: &[&str]) -> Option<&[u8]> {
-        let data = self.secrets.get(name)?.data.as_ref()?;
+        let data = self.secrets.as_ref()?.get(name)?.data.as_ref()?;
         keys.iter().find_map(|key| data.get(*key)).map(|bytes| bytes.0.as_slice())
     }
 
     /// An entry of a config map.
     pub(super) fn config_entry(&self, map: &str, key: &str) -> Option<&str> {
-        self.config_maps.get(map)?.data.as_ref()?.get(key).map(String::as_str)
+        self.config_map(map)?.data.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// A config map of the namespace.
+    pub(super) fn config_map(&self, name: &str) -> Option<&ConfigMap> {
+        self.config_maps.as_ref()?.get(name)
+    }
+
+    /// Whether a namespace is known not to be there.
+    pub(super) fn lacks_namespace(&self, name: &str) -> bool {
+        self.namespaces.as_ref().is_some_and(|namespaces| !namespaces.contains(name))
     }
 }
 
@@ -116,7 +130,7 @@ impl ControlPlane {
     /// Cluster Secrets, and the agents that they are labelled with.
     pub(super) fn cluster_secrets(&self) -> impl Iterator<Item = (&str, &Secret, Option<&str>)> {
         use tiphys_shared::model::argocd::label;
-        self.facts.secrets.iter().filter_map(|(name, secret)| {
+        self.facts.secrets.iter().flatten().filter_map(|(name, secret)| {
             let labels = secret.metadata.labels.as_ref();
             let agent = labels.and_then(|labels| labels.get(label::AGENT_NAME)).map(String::as_str);
             let is_cluster = labels

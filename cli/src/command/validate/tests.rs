@@ -1,5 +1,9 @@
 //! Seeded misconfigurations over embedded API servers: each is found by its own check, which names a remedy.
 
+mod bundles;
+mod remedies;
+mod rights;
+
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -153,6 +157,11 @@ fn site() -> Site {
         server.install_crds(documents).unwrap();
     }
     Site { client: server.client(), namespace: "argocd".to_owned(), server: "https://here".to_owned() }
+}
+
+/// Several CAs in one text.
+fn bundle(cas: &[&Ca]) -> Value {
+    json!({"ca.crt": b64(cas.iter().map(|ca| ca.certificate_pem()).collect::<String>().as_bytes())})
 }
 
 fn named(kind: &str, name: &str) -> Value {
@@ -309,8 +318,50 @@ fn cases() -> Vec<Case> {
     };
     let tls = "argocd-agent-principal-tls";
     let client = "argocd-agent-client-tls";
+    let old = Ca::generate("old", past, DAY).unwrap();
+    let ca = |data: Value| Change(Control, "secret", "argocd-agent-ca", json!({"data": data}));
     let with = |more: &[&str], all: &[&str]| arguments(&[all, more].concat());
     vec![
+        (
+            ca(json!({"tls.key": b64(b"rubbish")})),
+            "key-unreadable",
+            "key in Secret argocd/argocd-agent-ca",
+            "tls.key",
+            &[],
+        ),
+        (
+            ca(json!({"tls.key": b64(pki.other.key_pem().expose())})),
+            "key-mismatch",
+            "argocd-agent-ca (CA) does not belong",
+            "nobody can join",
+            &[],
+        ),
+        (
+            ca(bundle(&[&old, &pki.ca])),
+            "certificate-expired",
+            "of the 2 CAs in Secret argocd/argocd-agent-ca",
+            "take them out of ca.crt",
+            &[],
+        ),
+        (
+            ca(bundle(&[&old, &old])),
+            "certificate-expired",
+            "lasts longest of 2",
+            "`pki init --force`, and then",
+            &["ca-mismatch"],
+        ),
+        (
+            Change(
+                Control,
+                "deployment",
+                "argocd-agent-principal",
+                json!({"spec": {"template": {"spec": {"serviceAccountName": "argocd-agent-principal"}}}}),
+            ),
+            "service-account-missing",
+            "argocd/argocd-agent-principal",
+            "create serviceaccount argocd-agent-principal",
+            &[],
+        ),
         (Delete(Control, "secret", "argocd-agent-ca"), "secret-missing", "argocd-agent-ca", "pki init", &[]),
         (Delete(Control, "secret", tls), "secret-missing", tls, "pki issue principal", &[]),
         (Delete(Edge, "secret", client), "secret-missing", client, "pki issue agent", &[]),
@@ -675,14 +726,14 @@ async fn what_no_api_server_of_a_test_shows_is_judged_all_the_same() {
     control.facts.denied = vec!["list secrets in namespace argocd".to_owned()];
     let now = clock::now();
     control.facts.clock = Some((now - Duration::from_secs(600), now));
-    control.facts.namespaces.remove("edge-1");
+    control.facts.namespaces.as_mut().unwrap().remove("edge-1");
     let found = judge(&Snapshot { now, control: control.clone(), edge: None });
     let checks: Vec<_> = found.iter().map(|finding| (finding.check, finding.severity)).collect();
     assert_eq!(
         checks,
         [("rbac", Severity::Error), ("clock-skew", Severity::Error), ("agent-namespace", Severity::Error)]
     );
-    control.facts.namespaces.remove("argocd");
+    control.facts.namespaces.as_mut().unwrap().remove("argocd");
     let found = judge(&Snapshot { now, control, edge: None });
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].check, "namespace-missing");

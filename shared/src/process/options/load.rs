@@ -135,6 +135,7 @@ pub fn load<T: Args, S>(
         Some(path) => problems.keep(read_file(&path)).map(|entries| (path, entries)),
         None => None,
     };
+    let is_complete = problems.is_empty();
     if let Some((path, entries)) = &file {
         let keys: Vec<&str> =
             options.iter().filter_map(|arg| arg.get_long()).filter(|key| *key != CONFIG).collect();
@@ -145,6 +146,7 @@ pub fn load<T: Args, S>(
 
     let mut arguments: Vec<OsString> = Vec::new();
     let mut settings = Vec::new();
+    let mut rejected = Vec::new();
     for arg in &options {
         let Some(long) = arg.get_long() else { continue };
         let chosen = flag(arg, given).or_else(|| variable(arg, environment)).or_else(|| {
@@ -155,7 +157,10 @@ pub fn load<T: Args, S>(
         for value in values {
             match check_value(&probe, arg, long, &value) {
                 Ok(()) => good.push(value),
-                Err(problem) => problems.0.push(located(problem, long, &origin)),
+                Err(problem) => {
+                    problems.0.push(located(problem, long, &origin));
+                    rejected.push(format!("--{long}"));
+                }
             }
         }
         settings.push(setting(arg, long, &good, origin));
@@ -167,11 +172,13 @@ pub fn load<T: Args, S>(
     let loaded = strict
         .try_get_matches_from(arguments)
         .and_then(|matches| T::from_arg_matches(&matches))
-        .map_err(|error| Problems::from(from_clap(&error)))
+        .map_err(|error| Problems(from_clap(&error, &rejected).into_iter().collect()))
         .and_then(check);
     match loaded {
         Ok(value) if problems.is_empty() => Ok(Loaded { value, settings }),
         Ok(_) => Err(problems),
+        // What a file that cannot be read would have said is not missing.
+        Err(_) if !is_complete => Err(problems),
         Err(more) => {
             problems.0.extend(more.0);
             Err(problems)
@@ -370,7 +377,20 @@ fn located(invalid: Invalid, long: &str, origin: &Origin) -> Problem {
     Problem::new(format!("{place}: {}", invalid.what), invalid.remedy)
 }
 
-fn from_clap(error: &clap::Error) -> Problem {
+/// What clap has to say; nothing if it only misses what was `rejected` before.
+fn from_clap(error: &clap::Error, rejected: &[String]) -> Option<Problem> {
+    const REMEDY: &str = "see --help for the options and what they take";
+    if error.kind() == ErrorKind::MissingRequiredArgument
+        && let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg)
+    {
+        // As clap shows them: `--name <TEXT>`.
+        let is_rejected = |arg: &&String| {
+            arg.split([' ', '=']).next().is_some_and(|it| rejected.iter().any(|name| name == it))
+        };
+        let missing: Vec<&str> = missing.iter().filter(|arg| !is_rejected(arg)).map(String::as_str).collect();
+        let what = format!("required and not given: {}", missing.join(", "));
+        return (!missing.is_empty()).then(|| Problem::new(what, REMEDY));
+    }
     let text = error.to_string();
     let what: Vec<&str> = text
         .lines()
@@ -378,10 +398,7 @@ fn from_clap(error: &clap::Error) -> Problem {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    Problem::new(
-        what.join(" ").trim_start_matches("error: "),
-        "see --help for the options and what they take",
-    )
+    Some(Problem::new(what.join(" ").trim_start_matches("error: "), REMEDY))
 }
 
 fn setting(arg: &Arg, long: &str, values: &[OsString], origin: Origin) -> Setting {

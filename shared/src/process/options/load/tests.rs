@@ -190,6 +190,44 @@ fn a_file_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn what_a_file_would_have_said_is_not_missing_where_it_cannot_be_read() {
+    let command = prepare(Example::augment_args(Command::new("example")));
+    let line = ["example", "--config", "/no/such/file", "--port", "x"];
+    let given = lenient(command.clone()).try_get_matches_from(line).unwrap();
+    let problems = load::<Example, ()>(&command, &given, &|_| None, |_| {
+        Err(Problem::new("--auth is missing", "give it").into())
+    });
+    let whats: Vec<String> = problems.unwrap_err().0.into_iter().map(|problem| problem.what).collect();
+    assert_eq!(whats.len(), 2, "{whats:?}");
+    assert!(whats[0].contains("/no/such/file") && whats[1].contains("--port"), "{whats:?}");
+}
+
+#[derive(Debug, Clone, Args)]
+struct Needy {
+    /// A number
+    #[arg(long, value_name = "N")]
+    port: u16,
+    /// A text
+    #[arg(long, value_name = "TEXT")]
+    name: String,
+}
+
+#[test]
+fn a_value_that_is_wrong_is_not_missing_too() {
+    let command = prepare(Needy::augment_args(Command::new("needy")));
+    let whats = |line: &[&str]| -> Vec<String> {
+        let given = lenient(command.clone()).try_get_matches_from(line).unwrap();
+        let problems = load::<Needy, Needy>(&command, &given, &|_| None, Ok).unwrap_err();
+        problems.0.into_iter().map(|problem| problem.what).collect()
+    };
+    let wrong = whats(&["needy", "--port", "x", "--name", "y"]);
+    assert!(wrong.len() == 1 && wrong[0].contains("--port"), "{wrong:?}");
+    let both = whats(&["needy", "--port", "x"]);
+    assert_eq!(both[1..], ["required and not given: --name <TEXT>"], "{both:?}");
+    assert_eq!(whats(&["needy"]), ["required and not given: --port <N>, --name <TEXT>"]);
+}
+
+#[test]
 fn what_the_check_finds_is_added_to_what_the_layers_have_wrong() {
     let command = prepare(Example::augment_args(Command::new("example")));
     let given = lenient(command.clone()).try_get_matches_from(["example", "--port", "x"]).unwrap();
