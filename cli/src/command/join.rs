@@ -88,7 +88,8 @@ async fn join(options: Options, server: HostPort, token: JoinToken) -> Result<()
         output::say(&format!("warning: {warning}"));
     }
     output::say(&format!(
-        "start the agent there with --server-address {} --server-port {} --creds mtls:any",
+        "start the agent there with --agent-mode managed (or autonomous, if this cluster is to own its applications) \
+         --namespace {namespace} --server-address {} --server-port {} --creds mtls:any",
         server.host, server.port
     ));
     Ok(())

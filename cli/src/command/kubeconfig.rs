@@ -37,13 +37,25 @@ struct Options {
     #[arg(long, value_name = "NAME")]
     agent: AgentName,
     /// Namespace of Argo CD at the control plane
-    #[arg(long, short, value_name = "NAME", default_value = "argocd")]
-    namespace: String,
+    #[arg(
+        long,
+        short,
+        visible_alias = "principal-namespace",
+        value_name = "NAME",
+        default_value = "argocd",
+        env = "ARGOCD_AGENT_PRINCIPAL_NAMESPACE"
+    )]
+    namespace: AgentName,
     /// Kubeconfig of the control plane; by default $KUBECONFIG, ~/.kube/config, or the cluster around
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Context of the control plane, instead of the current one
-    #[arg(long, value_name = "NAME")]
+    #[arg(
+        long,
+        visible_alias = "principal-context",
+        value_name = "NAME",
+        env = "ARGOCD_AGENT_PRINCIPAL_CONTEXT"
+    )]
     kubecontext: Option<String>,
     /// Where the principal's resource proxy is reached from here, if not where Argo CD reaches it
     #[arg(long, value_name = "URL")]
@@ -144,7 +156,7 @@ async fn find(options: &Options) -> Result<Secret, Failure> {
         .await
         .map_err(|error| Failure::because("cannot reach the control plane", &error))?;
     let labels = format!("{}=cluster,{}={agent}", label::SECRET_TYPE, label::AGENT_NAME);
-    let secrets: Api<Secret> = Api::namespaced(client, namespace);
+    let secrets: Api<Secret> = Api::namespaced(client, namespace.as_str());
     let found = secrets.list(&ListParams::default().labels(&labels)).await.map_err(|error| {
         Failure::because(&format!("cannot list Secrets in namespace {namespace}"), &error)
     })?;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tiphys_shared::kube::cluster_secret::Cluster;
 use tiphys_shared::model::AgentName;
 use tiphys_shared::model::argocd::annotation::SKIP_RECONCILE;
-use tiphys_shared::security::pki::{Certificate, Usage};
+use tiphys_shared::security::pki::{Certificate, Distrust, Usage, judge};
 
 use super::finding::Findings;
 use super::material::{blocked, trusted, validity};
@@ -16,7 +16,8 @@ use super::snapshot::ControlPlane;
 pub(super) fn check(findings: &mut Findings, control: &ControlPlane, ca: Option<&[u8]>, now: Timestamp) {
     let facts = &control.facts;
     let proxy = control.options.proxy_tls.as_ref();
-    let proxy = proxy.and_then(|name| Certificate::from_pem(facts.secret_entry(name, &["tls.crt"])?).ok());
+    let shown = proxy.and_then(|name| facts.secret_entry(name, &["tls.crt"]));
+    let proxy = shown.and_then(|chain| Certificate::from_pem(chain).ok());
     let mut known: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, secret, agent) in control.cluster_secrets() {
         let at = format!("cluster Secret {}/{name}", facts.namespace);
@@ -62,6 +63,15 @@ pub(super) fn check(findings: &mut Findings, control: &ControlPlane, ca: Option<
             }
         };
         one_cluster(findings, control, (agent, name, &at), (secret, &cluster), proxy.as_ref(), now);
+        if let (Some(shown), Some(believed)) = (shown, cluster.tls_part("caData"))
+            && matches!(judge(shown, &believed, Usage::Server, now), Ok(Err(Distrust::UnknownIssuer)))
+        {
+            findings.error(
+                "cluster-ca",
+                format!("the resource proxy's certificate is not signed by the CA in {at}: Argo CD cannot see the cluster"),
+                format!("write the CA of today into it with {}", reissue(agent)),
+            );
+        }
         let Some(chain) = cluster.tls_part("certData") else { continue };
         if let Some(ca) = ca {
             let what = format!("the certificate in {at}");
@@ -144,7 +154,9 @@ fn one_cluster(
             let what = format!("the certificate in {at}");
             validity(findings, &certificate, &what, now, &reissue);
             blocked(findings, &control.facts, &certificate, &what);
-            if certificate.common_name.as_deref() != Some(agent) {
+            // A token says who it is of, whatever the certificate.
+            let has_token = cluster.config.contains_key("bearerToken");
+            if !has_token && certificate.common_name.as_deref() != Some(agent) {
                 findings.warning(
                     "cluster-identity",
                     format!(

@@ -307,6 +307,7 @@ fn cases() -> Vec<Case> {
     let early = pki.ca.issue_server(&["principal.example"], future, DAY).unwrap();
     let soon = pki.ca.issue_server(&["principal.example"], pki.now, 5 * DAY).unwrap();
     let strange = pki.other.issue_client::<&str>("edge-1", &[], pki.now, 90 * DAY).unwrap();
+    let stale = Material { ca: pki.other.certificate_pem().into(), ..pki.client("edge-1") };
     let mixed = json!({"tls.crt": pair(&pki.server(&["principal.example"]))["tls.crt"],
         "tls.key": pair(&pki.server(&["principal.example"]))["tls.key"]});
     let data = |data: Value| json!({"data": data});
@@ -506,6 +507,18 @@ fn cases() -> Vec<Case> {
             "cluster-server",
             "names agent edge-2",
             "agent reconfigure edge-1",
+            &[],
+        ),
+        (
+            Change(
+                Control,
+                "secret",
+                "cluster-edge-1",
+                data(json!({"config": cluster_data("edge-1", "", &stale)["config"]})),
+            ),
+            "cluster-ca",
+            "Argo CD cannot see the cluster",
+            "agent reconfigure edge-1 --reissue-client-cert",
             &[],
         ),
         (
