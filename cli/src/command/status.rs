@@ -17,6 +17,7 @@ use crate::operator;
 use crate::operator::scrape::Source;
 use crate::operator::targets::{Site, Targets};
 use crate::output::{self, Format, Table};
+use crate::runtime;
 
 /// Lines of a terminal that does not tell how many it has.
 const HEIGHT: usize = 25;
@@ -82,34 +83,43 @@ pub(super) fn run_top(given: &clap::ArgMatches, targets: Targets) -> Result<(), 
     if !output::is_interactive() {
         return Err(Failure::usage("stdout is not a terminal").remedy("use `status`, or `status -o json`"));
     }
-    operator::run(async move {
-        let (mut source, mut site) = options.from.open(&targets).await?;
-        let mut ticks = interval(Duration::from_secs(options.interval));
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        ticks.tick().await;
-        let mut fleet = look(&source, site.as_ref(), None).await?;
-        let mut trouble = None;
-        let mut screen = Screen::default();
-        loop {
-            let height = output::terminal_height().unwrap_or(HEIGHT);
-            let frame = frame(&fleet, trouble.as_deref(), height, output::colours_on_stdout());
-            output::text(&screen.draw(&frame))?;
-            ticks.tick().await;
-            trouble = match look(&source, site.as_ref(), Some(&fleet)).await {
-                Ok(found) => {
-                    fleet = found;
-                    None
-                }
-                Err(failure) => {
-                    // A principal that was replaced is another pod.
-                    if let Ok(found) = options.from.open(&targets).await {
-                        (source, site) = found;
-                    }
-                    Some(failure.what())
-                }
-            };
+    runtime::run(1, async move |stop| {
+        tokio::select! {
+            failed = show(options, targets) => failed,
+            // That is how one leaves it.
+            () = stop.cancelled() => Ok(()),
         }
     })
+}
+
+/// Draws the fleet again and again.
+async fn show(options: TopOptions, targets: Targets) -> Result<(), Failure> {
+    let (mut source, mut site) = options.from.open(&targets).await?;
+    let mut ticks = interval(Duration::from_secs(options.interval));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut fleet = look(&source, site.as_ref(), None).await?;
+    let mut trouble = None;
+    let mut screen = Screen::default();
+    loop {
+        let height = output::terminal_height().unwrap_or(HEIGHT);
+        let frame = frame(&fleet, trouble.as_deref(), height, output::colours_on_stdout());
+        output::text(&screen.draw(&frame))?;
+        ticks.tick().await;
+        trouble = match look(&source, site.as_ref(), Some(&fleet)).await {
+            Ok(found) => {
+                fleet = found;
+                None
+            }
+            Err(failure) => {
+                // A principal that was replaced is another pod.
+                if let Ok(found) = options.from.open(&targets).await {
+                    (source, site) = found;
+                }
+                Some(failure.what())
+            }
+        };
+    }
 }
 
 impl Place {
