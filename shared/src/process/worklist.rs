@@ -36,7 +36,7 @@ impl<K: Ord + Clone, V: Clone> Worklist<K, V> {
     }
 
     /// Works until cancelled, on `at_once` keys at a time. `work` returns whether it is done; if not, it is tried again
-    /// after about `pause`.
+    /// after about `pause`, and not before, however often it is marked.
     pub async fn run<F: Future<Output = bool>>(
         &self,
         at_once: usize,
@@ -45,11 +45,15 @@ impl<K: Ord + Clone, V: Clone> Worklist<K, V> {
         work: impl Fn(K, V) -> F,
     ) {
         let mut running = FuturesUnordered::new();
-        let mut failed = Vec::new();
+        let mut failed = BTreeMap::new();
         let mut again = Instant::now();
         loop {
             while running.len() < at_once {
                 let Some((key, value)) = self.marked.lock().pop_first() else { break };
+                if let Some(waiting) = failed.get_mut(&key) {
+                    *waiting = value;
+                    continue;
+                }
                 let work = work(key.clone(), value.clone());
                 running.push(async move { (work.await, key, value) });
             }
@@ -58,7 +62,7 @@ impl<K: Ord + Clone, V: Clone> Worklist<K, V> {
                 () = cancel.cancelled() => return,
                 // Before all else that may never cease.
                 () = tokio::time::sleep_until(again), if !failed.is_empty() => {
-                    for (key, value) in failed.drain(..) {
+                    for (key, value) in std::mem::take(&mut failed) {
                         self.mark_also(key, value);
                     }
                 }
@@ -66,7 +70,7 @@ impl<K: Ord + Clone, V: Clone> Worklist<K, V> {
                     if failed.is_empty() {
                         again = Instant::now() + pause;
                     }
-                    failed.push((key, value));
+                    failed.insert(key, value);
                 },
                 () = self.woken.notified(), if running.len() < at_once => {}
             }
@@ -129,5 +133,26 @@ mod tests {
         };
         let run = list.run(2, Duration::from_secs(1), cancel.clone(), work);
         tokio::time::timeout(Duration::from_secs(10), run).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_fails_waits_however_often_it_is_marked() {
+        let list = Worklist::<&str, u32>::default();
+        list.mark("a", 0);
+        let (cancel, seen) = (CancellationToken::new(), Mutex::new(Vec::new()));
+        let work = |_, value| {
+            seen.lock().push(value);
+            async { false }
+        };
+        let marking = async {
+            for n in 1..=200 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                list.mark("a", n);
+            }
+            cancel.cancel();
+        };
+        tokio::join!(list.run(2, Duration::from_secs(1), cancel.clone(), work), marking);
+        // At once, and after a second each time with what was said last.
+        assert_eq!(*seen.lock(), [0, 100]);
     }
 }
