@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::Secret as KubeSecret;
 use kube::api::{Api, PostParams};
 use tiphys_proto::join::join_client::JoinClient;
 use tiphys_proto::join::{AuthoritiesRequest, JoinRequest};
+use tiphys_shared::kube::private_key;
 use tiphys_shared::model::argocd::label;
 use tiphys_shared::process::backoff::{Backoff, Schedule};
 use tiphys_shared::security::join_token::{self, JoinToken};
@@ -325,23 +326,15 @@ impl Keeping {
             return Err(Error::Joined { namespace: namespace(), name });
         }
         let mut current = self.secrets.get(name).await.map_err(failed)?;
-        if let Some(entry) = lost_key(current.data.as_ref(), secret.data.as_ref()) {
+        let (there, wanted) = (current.data.take().unwrap_or_default(), secret.data.unwrap_or_default());
+        if let Some(entry) = private_key::lost(&there, &wanted) {
             return Err(Error::HoldsKey { namespace: namespace(), name, entry: entry.to_owned() });
         }
         // The type of a Secret cannot be changed.
-        current.data = secret.data;
+        current.data = Some(wanted);
         current.metadata.labels.get_or_insert_default().extend(secret.metadata.labels.unwrap_or_default());
         self.secrets.replace(name, how, &current).await.map(drop).map_err(failed)
     }
-}
-
-/// The first private key in what is there that would not be in what takes its place.
-fn lost_key<'a>(
-    there: Option<&'a BTreeMap<String, ByteString>>,
-    wanted: Option<&BTreeMap<String, ByteString>>,
-) -> Option<&'a str> {
-    let kept = |name: &str| wanted.is_some_and(|wanted| wanted.contains_key(name));
-    there?.keys().map(String::as_str).find(|name| name.ends_with(".key") && !kept(name))
 }
 
 #[cfg(test)]

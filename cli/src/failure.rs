@@ -4,6 +4,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use kube::core::Status;
+use tiphys_shared::kube::client;
 use tiphys_shared::process::options::{Problem, Problems};
 use tiphys_shared::security::pki;
 
@@ -139,9 +140,7 @@ pub(crate) fn story(error: &(dyn Error + 'static)) -> String {
 /// What an error says itself: of an API server's refusal the message, which `kube` puts between the parts of a `Status`.
 fn told(error: &(dyn Error + 'static)) -> String {
     let Some(status) = refusal(error) else { return error.to_string() };
-    let text = [&status.message, &status.reason].into_iter().find(|text| !text.is_empty());
-    let text = text.map_or_else(|| format!("the API server answered {}", status.code), Clone::clone);
-    output::visible(&text).into_owned()
+    output::visible(&client::answered(status)).into_owned()
 }
 
 /// What an API server has answered. Errors keep it in boxes, which are types of their own.

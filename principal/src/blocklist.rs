@@ -6,11 +6,10 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use prometheus::{IntCounter, IntGauge, Registry};
 use tiphys_shared::kube::client;
-use tiphys_shared::kube::informer::{Pauses, watching};
+use tiphys_shared::kube::informer::watch_one;
 use tiphys_shared::process::metrics::{Error, Register, register};
 use tiphys_shared::process::options::Problem;
 use tiphys_shared::process::persist::persist;
@@ -93,8 +92,7 @@ pub async fn follow(
 }
 
 async fn watch(api: Api<ConfigMap>, blocklist: Blocklist, figures: Figures) {
-    let config = watching().fields(&format!("metadata.name={NAME}"));
-    let mut events = watcher(api, config).backoff(Pauses::default()).boxed();
+    let mut events = watch_one(api, NAME);
     let mut listed = BTreeMap::new();
     while let Some(event) = events.next().await {
         match event {

@@ -8,5 +8,6 @@ pub mod informer;
 pub mod join_secret;
 pub mod kinds;
 pub mod material;
+pub mod private_key;
 pub mod reconciler;
 pub mod recorder;

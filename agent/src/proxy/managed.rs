@@ -6,10 +6,10 @@ use futures::StreamExt as _;
 use http::StatusCode;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::watcher;
 use kube::{Client, ResourceExt as _};
 use parking_lot::Mutex;
-use tiphys_shared::kube::informer::{Pauses, watching};
+use tiphys_shared::kube::informer::watch_one;
 use tiphys_shared::model::api_request::ResourcePath;
 use tiphys_shared::proxy::refusal::Refusal;
 use tokio::sync::watch;
@@ -82,8 +82,7 @@ impl Managed {
     /// Keeps up with the installation's tracking method until `cancel`.
     pub(crate) async fn follow(&self, cancel: CancellationToken) {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let config = watching().fields(&format!("metadata.name={SETTINGS}"));
-        let mut events = watcher(maps, config).backoff(Pauses::default()).boxed();
+        let mut events = watch_one(maps, SETTINGS);
         loop {
             let event = tokio::select! {
                 biased;

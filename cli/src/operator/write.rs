@@ -9,8 +9,9 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
+use tiphys_shared::kube::private_key;
 
-pub(crate) use self::loss::{BUNDLE, is_key, merged};
+pub(crate) use self::loss::{BUNDLE, merged};
 use super::targets::Site;
 use crate::failure::Failure;
 use crate::output;
@@ -128,7 +129,7 @@ impl Plan {
                 return Err(Failure::new(format!("Secret {namespace}/{name} is there already")).remedy(hint));
             }
             let (old, new) = (there.data.clone().unwrap_or_default(), secret.data.get_or_insert_default());
-            if let Some(entry) = loss::key(&old, new) {
+            if let Some(entry) = private_key::lost(&old, new) {
                 return Err(Failure::new(format!(
                     "Secret {namespace}/{name} at {} holds a private key, {entry}, which would be lost",
                     site.server

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::Status;
 use kube::{Client, Config};
 
 pub use self::measured::RequestMetrics;
@@ -23,10 +24,15 @@ pub struct Access {
 /// What the API server says about a request that it refuses, or why there was no answer; for people.
 pub fn said(error: &kube::Error) -> String {
     match error {
-        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
-        kube::Error::Api(status) => format!("{} ({})", status.reason, status.code),
+        kube::Error::Api(status) => answered(status),
         other => other.to_string(),
     }
+}
+
+/// What the API server says in an answer, without the form in which it says it.
+pub fn answered(status: &Status) -> String {
+    let text = [&status.message, &status.reason].into_iter().find(|text| !text.is_empty());
+    text.map_or_else(|| format!("the API server answered {}", status.code), Clone::clone)
 }
 
 /// Why there is no client.

@@ -4,13 +4,16 @@
 //! while no watch was up is found at the end of the next list, and told as [`Change::Gone`].
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use kube::Api;
+use futures::stream::BoxStream;
 use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Resource};
 use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -361,13 +364,22 @@ pub(super) fn trimmed(mut object: Object) -> Object {
 const WATCH: u32 = 30;
 
 /// How everything is watched.
-pub fn watching() -> watcher::Config {
+fn watching() -> watcher::Config {
     watcher::Config::default().timeout(WATCH)
+}
+
+/// Watches the object of this name, as an [`Informer`] watches its kind.
+pub fn watch_one<K>(api: Api<K>, name: &str) -> BoxStream<'static, watcher::Result<watcher::Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let config = watching().fields(&format!("metadata.name={name}"));
+    watcher(api, config).backoff(Pauses::default()).boxed()
 }
 
 /// Pauses between two tries at a watch: 50 ms, doubling to 10 s, each lengthened by chance by up to a half.
 #[derive(Debug, Default)]
-pub struct Pauses {
+struct Pauses {
     failures: u32,
 }
 

@@ -1,8 +1,7 @@
 //! What applying an object comes to, told before it is done. Pure.
 
 use kube::api::DynamicObject;
-
-use crate::operator::write::is_key;
+use tiphys_shared::kube::private_key::is_private_key;
 
 /// What becomes of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +25,8 @@ pub(super) fn compare(there: Option<&DynamicObject>, then: &DynamicObject) -> Ou
     }
     let is_secret = there.types.as_ref().is_some_and(|types| types.kind == "Secret");
     let entries = there.data["data"].as_object().filter(|_| is_secret).into_iter().flatten();
-    let keys = entries.filter(|(name, value)| is_key(name) && then.data["data"][name.as_str()] != **value);
+    let keys =
+        entries.filter(|(name, value)| is_private_key(name) && then.data["data"][name.as_str()] != **value);
     Outcome::Changed { keys: keys.map(|(name, _)| name.clone()).collect() }
 }
 

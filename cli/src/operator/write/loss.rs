@@ -10,16 +10,6 @@ pub(crate) const BUNDLE: &str = "ca.crt";
 
 type Data = BTreeMap<String, ByteString>;
 
-/// The first private key that would not be there any more.
-pub(super) fn key<'a>(there: &'a Data, wanted: &Data) -> Option<&'a str> {
-    there.keys().map(String::as_str).find(|name| is_key(name) && !wanted.contains_key(*name))
-}
-
-/// Whether an entry of this name holds a private key.
-pub(crate) fn is_key(entry: &str) -> bool {
-    entry.ends_with(".key")
-}
-
 /// The CAs of both in PEM, each once: those that are there, and what is new.
 ///
 /// # Errors
@@ -91,14 +81,6 @@ mod tests {
 
     fn subjects(text: &[u8]) -> Vec<String> {
         Certificate::all_from_pem(text).unwrap().into_iter().map(|one| one.subject).collect()
-    }
-
-    #[test]
-    fn a_private_key_is_lost_where_the_new_one_has_none() {
-        let ca = data(&[("tls.crt", "c"), ("tls.key", "k")]);
-        assert_eq!(key(&ca, &data(&[("ca.crt", "c")])), Some("tls.key"));
-        assert_eq!(key(&ca, &data(&[("tls.crt", "d"), ("tls.key", "l")])), None);
-        assert_eq!(key(&data(&[("ca.crt", "c")]), &data(&[])), None);
     }
 
     #[test]

@@ -7,13 +7,12 @@ use futures::StreamExt as _;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::Event;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::kube::informer::{Pauses, watching};
+use crate::kube::informer::watch_one;
 
 /// What a Secret holds; empty where there is none.
 pub(super) type Content = Arc<BTreeMap<String, ByteString>>;
@@ -46,8 +45,7 @@ impl Watched {
 }
 
 async fn run(api: Api<Secret>, name: String, sender: watch::Sender<Option<Content>>) {
-    let config = watching().fields(&format!("metadata.name={name}"));
-    let mut events = watcher(api, config).backoff(Pauses::default()).boxed();
+    let mut events = watch_one(api, &name);
     let mut listed = Content::default();
     while let Some(event) = events.next().await {
         let now = match event {
